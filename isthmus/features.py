@@ -1,0 +1,115 @@
+"""The values that cross rooms: what an encoder says, what a connector answers, and what the language model gets.
+
+This module imports nothing else of Isthmus, so every room may import it. Shapes are written with jaxtyping; the tests
+check them with beartype at run time.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class Grid(NamedTuple):
+    """How patch tokens lie in time and space, row-major. Sizes are carried, never recovered by `int(n ** 0.5)`."""
+
+    frames: int
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        """Number of patch tokens: frames * rows * columns."""
+        return self.frames * self.rows * self.columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Encoder output; one row is one view: an image, a tile, a clip, a run of audio windows.
+
+    `tokens` holds `prefix` class or register tokens, then `grid.size` patch tokens. All rows share `grid`; inputs with
+    another grid go in another `Features`. `valid` marks real patches where views are padded to one length. `levels` are
+    further layers (or a second encoder) on the same grid, without prefix tokens.
+    """
+
+    tokens: Float[Tensor, "views all_tokens channels"]
+    grid: Grid
+    prefix: int = 0
+    valid: Bool[Tensor, "views patches"] | None = None
+    levels: tuple[Float[Tensor, "views patches _"], ...] = ()
+
+    def __post_init__(self) -> None:
+        expected = self.prefix + self.grid.size
+        if self.tokens.shape[1] != expected:
+            raise ValueError(
+                f"Features with prefix={self.prefix} and grid={tuple(self.grid)} need {expected} tokens a view, "
+                f"but {self.tokens.shape[1]} came. Give the grid and the prefix that the encoder really has."
+            )
+
+    @property
+    def patches(self) -> Float[Tensor, "views patches channels"]:
+        """The patch tokens alone, without class or register tokens."""
+        return self.tokens[:, self.prefix :]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Text rows for connectors that read text, in the connector's own tokenizer. `mask` is true at real tokens."""
+
+    ids: Int[Tensor, "rows length"]
+    mask: Bool[Tensor, "rows length"]
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """Connector output, one row a view. `levels` go to later LLM layers, `memory` to gated cross-attention."""
+
+    tokens: Float[Tensor, "views tokens width"]
+    levels: tuple[Float[Tensor, "views tokens width"], ...] = ()
+    memory: Float[Tensor, "views latents inner"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One input's views: original size (width, height in pixels), tile grid, its rows in `Features`, the whole image."""
+
+    size: tuple[int, int]
+    tiles: Grid
+    views: range
+    whole: Literal["none", "first", "last"] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """What the LLM gets: the tokens of all inputs of a batch, packed one after another; one length per input.
+
+    `deeper[k]` is added at the visual positions before decoder layer `layers[k]`. `memory` and `owner` serve gated
+    cross-attention: `owner[i]` says which input the memory row `i` belongs to.
+    """
+
+    tokens: Float[Tensor, "total width"]
+    lengths: tuple[int, ...]
+    deeper: tuple[Float[Tensor, "total width"], ...] = ()
+    layers: tuple[int, ...] = ()
+    memory: Float[Tensor, "rows latents inner"] | None = None
+    owner: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureShape:
+    """What a connector must know of an encoder before it is built. `level_widths` are the widths of `Features.levels`."""
+
+    width: int
+    grid: Grid
+    prefix: int = 0
+    level_widths: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMShape:
+    """What a connector must know of a language model. The embedding may be narrower than the hidden state (OPT-350m)."""
+
+    embedding_width: int
+    hidden_width: int
+    num_layers: int
