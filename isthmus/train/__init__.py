@@ -1,0 +1,1 @@
+"""Training: stages, objectives, freezing, saves, and the loop."""

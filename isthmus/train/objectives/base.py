@@ -1,0 +1,31 @@
+"""What every objective is: it checks the model's config, counts what it averages over, and gives named losses."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from isthmus.data.collate import Batch
+from isthmus.model import Model, VisionLanguageModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """One thing to learn. A loss is a sum over items; the loop divides it by the items of the whole global batch.
+
+    That keeps the gradient the same however a batch is cut into micro-batches and processes. `weight` multiplies every
+    loss of this objective.
+    """
+
+    weight: float = 1.0
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError when this model cannot give the losses, naming what can. Called when a stage is built."""
+        raise AssertionError(f"{type(self).__name__} does not define check")
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """How many items each named loss sums over, known before the forward pass."""
+        raise AssertionError(f"{type(self).__name__} does not define counts")
+
+    def losses(self, model: VisionLanguageModel, batch: Batch) -> dict[str, Tensor]:
+        """Named losses, each a scalar sum over this batch's items, with the names of `counts`."""
+        raise AssertionError(f"{type(self).__name__} does not define losses")

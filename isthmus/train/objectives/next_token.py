@@ -1,0 +1,31 @@
+"""Next-token prediction on supervised tokens: what LLaVA trains with, and BLIP-2's second stage."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from isthmus.data.collate import Batch
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.train.objectives.base import Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextToken(Objective):
+    """Cross-entropy of each supervised token, averaged over the supervised tokens of the global batch."""
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError when the model has no language model."""
+        if model.llm is None:
+            raise ValueError(
+                "NextToken needs a language model, but the stage's model has llm=None. "
+                "Give the model an `llm`, or use objectives of the connector alone."
+            )
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Supervised tokens of the batch."""
+        return {"loss": batch.num_supervised}
+
+    def losses(self, model: VisionLanguageModel, batch: Batch) -> dict[str, Tensor]:
+        """The sum of the supervised tokens' cross-entropies."""
+        output = model(batch)
+        return {"loss": output.loss * output.num_supervised}

@@ -1,0 +1,87 @@
+"""A stage is a value: what learns, from what, for how long. Recipes return one; a variant is `dataclasses.replace`."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from isthmus.data.sources.base import Source
+from isthmus.model import Model
+from isthmus.train.objectives import NextToken, Objective
+from isthmus.train.optimizer import AdamW
+from isthmus.train.schedule import Cosine
+
+__all__ = ["AdamW", "Cosine", "NextToken", "Stage"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training run as data. The resolved stage is saved as JSON in the run folder and reads back equal.
+
+    Raises:
+        ValueError: nothing to train or no data, both or neither of `epochs` and `steps`, a batch that micro-batches
+            do not divide, or an objective that the model cannot give.
+    """
+
+    name: str
+    """The recipe's name; `start_from` of a later stage finds the run by it."""
+    model: Model
+    train: tuple[str, ...]
+    """Dotted paths of what learns ("connector", "llm.model.layers.3"); everything else is frozen."""
+    data: tuple[Source, ...]
+    optimizer: AdamW
+    start_from: str | None = None
+    """A recipe's name or a run folder whose weights this stage starts from."""
+    objectives: tuple[Objective, ...] = (NextToken(),)
+    validation: tuple[Source, ...] = ()
+    schedule: Cosine = Cosine()
+    batch_size: int = 16
+    """Samples in one optimizer step, over all processes and micro-batches."""
+    micro_batch_size: int | None = None
+    """Samples of one process in one forward pass; None takes a process's whole share at once."""
+    epochs: float | None = None
+    steps: int | None = None
+    """Optimizer steps; exactly one of `epochs` and `steps` is given."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16 computes under autocast; weights that learn stay as they were loaded."""
+    seed: int = 0
+    log_every: int = 10
+    save_every: int = 500
+    validate_every: int = 500
+    """In optimizer steps; 0 validates at the end alone. Without `validation` nothing is validated."""
+    cached_views: int = 1
+    """Frozen encoder features kept for each image: 1 the plain view, k > 1 that many fixed crops, 0 encodes each step."""
+
+    def __post_init__(self) -> None:
+        if not self.train:
+            raise ValueError(f"Stage {self.name!r} trains nothing: name a part in `train`, such as 'connector'.")
+        if not self.data:
+            raise ValueError(f"Stage {self.name!r} has no data: give at least one Source in `data`.")
+        if not self.objectives:
+            raise ValueError(f"Stage {self.name!r} has no objective: give at least one, such as NextToken().")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"Stage {self.name!r} needs exactly one of `epochs` and `steps`, got epochs={self.epochs} and "
+                f"steps={self.steps}. Set the other to None."
+            )
+        _positive(self.name, batch_size=self.batch_size, log_every=self.log_every, save_every=self.save_every)
+        if self.cached_views < 0 or self.validate_every < 0:
+            raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")
+        for objective in self.objectives:
+            objective.check(self.model)
+
+    def num_steps(self, samples_per_epoch: int) -> int:
+        """Optimizer steps of this stage over data of this many samples an epoch."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, math.ceil(self.epochs * samples_per_epoch / self.batch_size))
+
+    def learns(self, part: str) -> bool:
+        """Whether anything of a top-level part ("encoder", "connector", "llm") is named in `train`."""
+        return any(path == part or path.startswith(part + ".") for path in self.train)
+
+
+def _positive(stage: str, **numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"Stage {stage!r}: `{name}` must be 1 or more, got {number}.")
