@@ -1,0 +1,191 @@
+"""Images that are not loaded yet, read safely: files, members of an archive, scenes to render.
+
+Files may be hostile. An image is refused by its header before any pixel is decoded when it is too large, a path may
+not leave its root (by `..`, as an absolute path, or through a link), only common raster formats are tried, and
+everything that a decoder can raise becomes a `ValueError` that names the image.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import PIL
+from PIL import Image, ImageOps
+
+from isthmus.data.sources.world import Scene, render
+
+MAX_PIXELS = 100_000_000
+MAX_BYTES = 200_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+"""The decoders that are tried. EPS and its like, which start other programs, are not among them."""
+
+
+def content_key(content: bytes) -> str:
+    """Thirty-two hexadecimal digits that name these bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The RGB image in these bytes: upright (EXIF orientation applied), transparency flattened onto white.
+
+    Raises:
+        ValueError: no readable image, cut short, or more than `max_pixels` by its header (nothing is decoded then).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ValueError(f"Image {name} is too large to open safely: {error}") from error
+        except Exception as error:
+            raise ValueError(
+                f"Image {name} is not a readable {', '.join(FORMATS)} file ({len(content)} bytes): {error}"
+            ) from error
+        width, height = image.size
+        if width * height > max_pixels:
+            raise ValueError(
+                f"Image {name} has {width} x {height} pixels by its header, more than the {max_pixels} allowed. "
+                f"Scale it down first, or raise `max_pixels` if you trust it."
+            )
+        try:
+            return _upright_rgb(image)
+        except Exception as error:
+            raise ValueError(f"Image {name} is broken or cut short and cannot be decoded: {error}") from error
+
+
+def _upright_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        image = Image.fromarray(np.clip(values // 256, 0, 255).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def inside(root: Path, path: str) -> Path:
+    """The file at a relative path below `root`, links followed.
+
+    Raises:
+        ValueError: an absolute path, one that leaves `root`, no such file, or something that is not a plain file.
+    """
+    if not path or "\x00" in path or Path(path).is_absolute() or path.startswith("\\"):
+        raise ValueError(f"An image path is relative to its root {str(root)!r}, got {path!r}.")
+    try:
+        base = root.resolve()
+        found = (base / path).resolve()
+        escapes = not found.is_relative_to(base)
+        mode = 0 if escapes or not found.exists() else found.stat().st_mode
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"Image path {path!r} below {str(root)!r} cannot be followed: {error}") from error
+    if escapes:
+        raise ValueError(f"Image path {path!r} leaves its root {str(root)!r}. Put the image below the root.")
+    if not mode:
+        raise ValueError(f"No image at {path!r} below {str(root)!r}.")
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"Image path {path!r} below {str(root)!r} is not a plain file.")
+    return found
+
+
+@lru_cache(maxsize=65_536)
+def _file_key(path: str, size: int, changed: int) -> str:
+    assert size >= 0
+    assert changed is not None
+    return content_key(Path(path).read_bytes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImage:
+    """An image file at `path` below `root`. Its key is the hash of its bytes."""
+
+    root: str
+    path: str
+    max_pixels: int = MAX_PIXELS
+
+    def _found(self) -> tuple[Path, os.stat_result]:
+        found = inside(Path(self.root), self.path)
+        state = found.stat()
+        if state.st_size > MAX_BYTES:
+            raise ValueError(f"Image {self.path!r} has {state.st_size} bytes, more than the {MAX_BYTES} allowed.")
+        return found, state
+
+    @property
+    def key(self) -> str:
+        """The hash of the file's bytes, read again only when the file's size or time changes."""
+        found, state = self._found()
+        return _file_key(str(found), state.st_size, state.st_mtime_ns)
+
+    def load(self) -> Image.Image:
+        """The RGB image. Raises ValueError naming the path."""
+        found, _ = self._found()
+        return decode(found.read_bytes(), repr(self.path), max_pixels=self.max_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedImage:
+    """The image whose `size` bytes start at `offset` of an uncompressed archive (tar, zip): one seek and one read."""
+
+    archive: str
+    offset: int
+    size: int
+
+    def _content(self) -> bytes:
+        if not 0 < self.size <= MAX_BYTES or self.offset < 0:
+            raise ValueError(f"{self.name}: no image has {self.size} bytes at offset {self.offset}.")
+        try:
+            with open(self.archive, "rb") as file:
+                file.seek(self.offset)
+                content = file.read(self.size)
+        except OSError as error:
+            raise ValueError(f"Cannot read {self.name}: {error}") from error
+        if len(content) < self.size:
+            raise ValueError(f"{self.name} is cut short: {self.size} bytes wanted, {len(content)} there.")
+        return content
+
+    @property
+    def name(self) -> str:
+        """The archive's file name and the offset."""
+        return f"{Path(self.archive).name}@{self.offset}"
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the image's bytes."""
+        return content_key(self._content())
+
+    def load(self) -> Image.Image:
+        """The RGB image. Raises ValueError naming the archive and the offset."""
+        return decode(self._content(), self.name)
+
+
+@lru_cache(maxsize=1)
+def _renderer() -> str:
+    """Changes whenever the drawing code or Pillow does, so that a key never names other pixels."""
+    folder = Path(__file__).parent / "sources" / "world"
+    parts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
+    return content_key(b"\x1f".join([PIL.__version__.encode(), *parts]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneImage:
+    """A scene of the exact world, rendered at `size` x `size` pixels each time it is loaded."""
+
+    scene: Scene
+    size: int
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the whole scene, the size and the drawing code."""
+        return content_key(f"{_renderer()} {self.size} {self.scene!r}".encode())
+
+    def load(self) -> Image.Image:
+        """The rendered picture."""
+        return render(self.scene, self.size)
