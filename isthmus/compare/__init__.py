@@ -1,0 +1,1 @@
+"""Many runs, one verdict: a study trains arms under equal conditions and reports what can be told apart."""

@@ -1,0 +1,142 @@
+"""A study is a value: a base stage, the arms that differ from it, and what they are judged by."""
+
+import dataclasses
+import itertools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from isthmus.compare.blind import blind
+from isthmus.config import did_you_mean, replace_at
+from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
+from isthmus.train.stage import Stage
+
+TEXT_ONLY = "text-only"
+"""The name of the arm that is trained and asked over a blank image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One way to build or train: a name and what it changes in the base stage, by dotted path.
+
+    `Arm(name="mlp", replace=(("model.connector", MlpConfig()),))`
+    """
+
+    name: str
+    replace: tuple[tuple[str, Any], ...] = ()
+
+    def stage(self, base: Stage) -> Stage:
+        """The base stage with this arm's changes. Raises ValueError for a path that is no field."""
+        for path, value in self.replace:
+            base = replace_at(base, path, value)
+        return base
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factor:
+    """One choice of a factorial study: its levels are arms that every level of every other factor is combined with."""
+
+    name: str
+    levels: tuple[Arm, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Arms under equal conditions: data order, seeds, steps and shared initial weights are the same for all.
+
+    Give `arms`, or `factors` for a factorial whose main effects are reported. `tune_rates` are tried for every arm on
+    `tune_seeds` with `tune_fraction` of the steps; the rate with the lowest validation loss is used on `seeds`.
+    `tasks` name entries of `BENCHMARKS`; the mean over the tasks in `headline` is what arms are ranked by. `text_only`
+    names the arm that the separately trained text-only control copies (None trains none).
+
+    Raises:
+        ValueError: arms and factors both or neither, repeated names, unknown tasks, seeds used for both choosing and
+            judging, a base stage without validation or with epochs instead of steps.
+    """
+
+    name: str
+    base: Stage
+    arms: tuple[Arm, ...] = ()
+    factors: tuple[Factor, ...] = ()
+    seeds: tuple[int, ...] = (1, 2)
+    tune_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    tune_seeds: tuple[int, ...] = (101,)
+    tune_fraction: float = 0.25
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    headline: tuple[str, ...] = ("world/attribute", "world/position", "world/count")
+    items_per_task: int = 200
+    control_items: int = 100
+    """Items a task that the shuffled-image control is asked; the mean-image control is asked every unique question."""
+    watch_items: int = 50
+    """Items a headline task asked before the last fifth of training and after it, to see whether an arm still rises."""
+    text_only: str | None = None
+    margin: float = 0.02
+    """A difference below this is not called better, however clear it is."""
+
+    def __post_init__(self) -> None:
+        if bool(self.arms) == bool(self.factors):
+            raise ValueError(f"Study {self.name!r} needs either `arms` or `factors`, not both and not neither.")
+        names = [arm.name for arm in self.every_arm()]
+        for name in names:
+            if names.count(name) > 1 or name == TEXT_ONLY:
+                raise ValueError(f"Study {self.name!r}: the arm name {name!r} is taken; every arm needs its own.")
+        if self.text_only is not None and self.text_only not in names:
+            raise ValueError(f"Study {self.name!r} has no arm {self.text_only!r}.{did_you_mean(self.text_only, names)}")
+        for task in self.tasks:
+            if task not in BENCHMARKS:
+                raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, BENCHMARKS)}")
+        if not self.headline or not set(self.headline) <= set(self.tasks):
+            raise ValueError(f"Study {self.name!r}: `headline` {self.headline} must name some of `tasks` {self.tasks}.")
+        self._check_training()
+
+    def _check_training(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"Study {self.name!r} needs at least one seed and no seed twice, got {self.seeds}.")
+        both = set(self.seeds) & set(self.tune_seeds)
+        if both:
+            raise ValueError(f"Study {self.name!r}: the seeds {sorted(both)} would both choose rates and judge arms.")
+        if not self.tune_rates or (len(self.tune_rates) > 1 and not self.tune_seeds):
+            raise ValueError(f"Study {self.name!r} needs `tune_rates`, and `tune_seeds` when there is more than one rate.")
+        if not 0.0 < self.tune_fraction <= 1.0:
+            raise ValueError(f"Study {self.name!r}: tune_fraction lies above 0 and up to 1, got {self.tune_fraction}.")
+        for arm in self.every_arm():
+            stage = arm.stage(self.base)
+            if stage.steps is None:
+                raise ValueError(f"Arm {arm.name!r} counts epochs; a study compares equal `steps`: set them in the base.")
+            if not stage.validation:
+                raise ValueError(f"Arm {arm.name!r} has no `validation` data: rates are chosen by validation loss.")
+
+    def every_arm(self) -> tuple[Arm, ...]:
+        """The arms, or every combination of the factors' levels ("mlp, 144 tokens"); without the text-only arm."""
+        if self.arms:
+            return self.arms
+        combined = itertools.product(*(factor.levels for factor in self.factors))
+        return tuple(
+            Arm(name=", ".join(level.name for level in levels), replace=sum((level.replace for level in levels), ()))
+            for levels in combined
+        )
+
+    def stages(self) -> dict[str, Stage]:
+        """The full-length stage of every arm by name, the text-only arm last."""
+        stages = {arm.name: arm.stage(self.base) for arm in self.every_arm()}
+        if self.text_only is not None:
+            seeing = stages[self.text_only]
+            stages[TEXT_ONLY] = dataclasses.replace(
+                seeing, data=blind(seeing.data), validation=blind(seeing.validation)
+            )
+        return stages
+
+    def at(self, arm: str, *, rate: float, seed: int, fraction: float = 1.0) -> Stage:
+        """An arm's stage at a learning rate and seed, for this share of its steps."""
+        stage = self.stages()[arm]
+        assert stage.steps is not None
+        steps = max(1, math.ceil(fraction * stage.steps))
+        return dataclasses.replace(
+            stage,
+            name=f"{self.name}/{arm}",
+            optimizer=dataclasses.replace(stage.optimizer, peak_lr=rate),
+            seed=seed,
+            steps=steps,
+            save_every=max(1, math.ceil(0.8 * steps)),
+            validate_every=max(1, math.ceil(steps / 10)) if fraction == 1.0 else 0,
+        )

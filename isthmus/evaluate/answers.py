@@ -1,0 +1,98 @@
+"""Is a short answer right? Exact match, edit similarity (ANLS) and relaxed numbers, after the usual normalisation.
+
+Sources: ANLS is from DocVQA (arXiv:1907.00490), relaxed accuracy from ChartQA (arXiv:2203.10244). Checked against the
+reference functions of google-research/pix2struct (`metrics.py`), whose borderline cases are kept.
+"""
+
+import re
+import string
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+Metric = Literal["exact", "anls", "relaxed"]
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_ARTICLES = frozenset({"a", "an", "the"})
+_EDGES = string.punctuation.replace("%", "").replace("-", "") + string.whitespace
+
+
+def first_answer(text: str) -> str:
+    """The answer alone: what a model wrote up to the first line break or the next question it invents."""
+    cut = re.split(r"\n|Question:|</s>", text.strip(), maxsplit=1)[0]
+    return cut.strip()
+
+
+def normalise(text: str) -> str:
+    """Lower case, single spaces, no articles, no punctuation at the edges of words, number words as digits."""
+    words = (word.strip(_EDGES) for word in text.lower().split())
+    kept = [_NUMBER_WORDS.get(word, word) for word in words if word and word not in _ARTICLES]
+    return " ".join(kept)
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 when the normalised prediction equals one of the normalised answers, else 0.0."""
+    given = normalise(prediction)
+    return float(any(given == normalise(answer) for answer in answers))
+
+
+def edit_distance(left: str, right: str) -> int:
+    """Levenshtein distance: the fewest insertions, deletions and substitutions of characters."""
+    row = list(range(len(right) + 1))
+    for i, a in enumerate(left, start=1):
+        previous, row[0] = row[0], i
+        for j, b in enumerate(right, start=1):
+            previous, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, previous + (a != b))
+    return row[-1]
+
+
+def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> float:
+    """Average normalised Levenshtein similarity of one prediction: the best over the answers, in 0..1.
+
+    A similarity counts when distance / longer length is below `threshold`; exactly at it scores 0, as in the
+    reference code (some evaluation suites keep it).
+    """
+    best = 0.0
+    given = prediction.strip().lower()
+    for answer in answers:
+        wanted = answer.strip().lower()
+        longest = max(len(given), len(wanted))
+        share = edit_distance(given, wanted) / longest if longest else 0.0
+        best = max(best, 1.0 - share if share < threshold else 0.0)
+    return best
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
+    except ValueError:
+        return None
+
+
+def relaxed_match(prediction: str, answers: Sequence[str], tolerance: float = 0.05) -> float:
+    """1.0 when a number is within `tolerance` (relative, inclusive) of an answer, or a text equals it.
+
+    "NN%" is read as NN / 100; a zero answer is compared as text.
+    """
+    for answer in answers:
+        given, wanted = _as_number(prediction), _as_number(answer)
+        if given is not None and wanted:
+            if abs(given - wanted) / abs(wanted) <= tolerance:
+                return 1.0
+        elif prediction.lower() == answer.lower():
+            return 1.0
+    return 0.0
+
+
+METRICS: dict[Metric, Callable[[str, Sequence[str]], float]] = {
+    "exact": exact_match,
+    "anls": anls,
+    "relaxed": relaxed_match,
+}
+
+
+def score(prediction: str, answers: Sequence[str], metric: Metric = "exact") -> float:
+    """The score of one prediction in 0..1. Raises ValueError when there is no answer to compare with."""
+    if not answers:
+        raise ValueError(f"The prediction {prediction!r} has no answers to be compared with: give at least one.")
+    return METRICS[metric](prediction, answers)

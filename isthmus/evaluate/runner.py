@@ -1,0 +1,174 @@
+"""Ask a model every question once, quickly, and score what it says.
+
+Equal prompts (same text, same picture under the control) are answered once; batches are sorted by length, so little is
+padded; the frozen encoder's features come from the cache.
+"""
+
+import dataclasses
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from isthmus.data.collate import collate
+from isthmus.data.sample import ImageRef, Sample
+from isthmus.encoders.cache import CachedEncoder
+from isthmus.evaluate.answers import first_answer, score
+from isthmus.evaluate.blank import blanked
+from isthmus.evaluate.levels import question_of
+from isthmus.evaluate.record import Answer, Control
+from isthmus.features import Features, Plan
+from isthmus.llms.base import Generation
+from isthmus.model import VisionLanguageModel
+
+SHORT = Generation(max_new_tokens=8)
+"""Enough for the bundled benchmarks' answers."""
+
+_MEAN_OF = 64
+"""Images that the mean-image control averages over."""
+
+Progress = Callable[[int, int], None]
+Key = tuple[str, tuple[str, ...]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a model is shown: features for a batch of samples, in order of their images."""
+
+    encoder: CachedEncoder
+    mean: Features | None = None
+
+    def features(self, images: Sequence[ImageRef]) -> tuple[Features, tuple[Plan, ...]]:
+        """Features and plans of these images; every view is the mean view when there is one."""
+        features, plans = self.encoder.features(images)
+        if self.mean is None:
+            return features, plans
+        views = features.tokens.shape[0]
+        levels = tuple(level.expand(views, -1, -1) for level in self.mean.levels)
+        tokens = self.mean.tokens.expand(views, -1, -1)
+        return dataclasses.replace(features, tokens=tokens, levels=levels, valid=None), plans
+
+
+def mean_view(encoder: CachedEncoder, images: Sequence[ImageRef]) -> Features:
+    """One view: the mean over the views of up to 64 different images, position by position."""
+    distinct = list({image.key: image for image in images}.values())[:_MEAN_OF]
+    features, _ = encoder.features(distinct)
+    levels = tuple(level.mean(dim=0, keepdim=True) for level in features.levels)
+    return dataclasses.replace(features, tokens=features.tokens.mean(dim=0, keepdim=True), levels=levels, valid=None)
+
+
+def shuffled(items: Sequence[Sample], seed: int) -> list[Sample]:
+    """The same questions, each over another item's images: no item keeps a picture of its own where that is possible.
+
+    Items exchange images with items that have as many, so every prompt keeps its places.
+    """
+    draw = random.Random(seed)
+    moved = list(items)
+    for number in sorted({len(item.images) for item in items}):
+        alike = [index for index, item in enumerate(items) if len(item.images) == number]
+        draw.shuffle(alike)
+        alike.sort(key=lambda index: tuple(image.key for image in items[index].images))
+        shift = max((_run_length(items, alike)), 1)
+        for place, index in enumerate(alike):
+            other = alike[(place + shift) % len(alike)]
+            moved[index] = dataclasses.replace(items[index], images=items[other].images)
+    return moved
+
+
+def _run_length(items: Sequence[Sample], order: Sequence[int]) -> int:
+    """The longest run of equal images in this order: shifting by it leaves nobody with their own."""
+    keys = [tuple(image.key for image in items[index].images) for index in order]
+    return max((keys.count(key) for key in set(keys)), default=0)
+
+
+def evaluate(
+    model: VisionLanguageModel,
+    items: Sequence[Sample],
+    *,
+    encoder: CachedEncoder,
+    batch_size: int = 32,
+    generation: Generation = SHORT,
+    control: Control = "none",
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> list[Answer]:
+    """Answers to all items, in their order.
+
+    `control` says what the model is shown instead of each item's image (see `Control`); under "mean-image" and
+    "text-only" every unique question is asked once. `seed` is the shuffle's.
+
+    Raises:
+        ValueError: an item without `meta["answers"]`, or a prompt that does not fit the model.
+    """
+    seen = list(items)
+    if control == "shuffled":
+        seen = shuffled(items, seed)
+    elif control == "text-only":
+        seen = [blanked(item) for item in items]
+    sight = Sight(encoder=encoder)
+    if control == "mean-image" and any(item.images for item in items):
+        sight = Sight(encoder=encoder, mean=mean_view(encoder, [image for item in items for image in item.images]))
+
+    unique: dict[Key, Sample] = {}
+    keys = [_key(item, control) for item in seen]
+    for key, item in zip(keys, seen, strict=True):
+        unique.setdefault(key, item)
+    said: dict[Key, tuple[str, str]] = {}
+    for batch in _batches(unique, batch_size):
+        said.update(zip(batch, _ask(model, [unique[key] for key in batch], sight, generation), strict=True))
+        if on_progress is not None:
+            on_progress(len(said), len(unique))
+    return [_scored(item, control, *said[key]) for item, key in zip(items, keys, strict=True)]
+
+
+def _key(item: Sample, control: Control) -> Key:
+    pictures = tuple("mean" if control == "mean-image" else image.key for image in item.images)
+    return "\x00".join(f"{turn.role}:{turn.text}" for turn in item.turns if turn.role != "assistant"), pictures
+
+
+def _batches(unique: dict[Key, Sample], batch_size: int) -> Iterator[list[Key]]:
+    ordered = sorted(unique, key=lambda key: (len(key[1]), len(key[0]), key))
+    for start in range(0, len(ordered), batch_size):
+        yield ordered[start : start + batch_size]
+
+
+def _ask(
+    model: VisionLanguageModel, items: Sequence[Sample], sight: Sight, generation: Generation
+) -> list[tuple[str, str]]:
+    """The prompt and the answer of each item."""
+    config = model.config
+    assert model.llm is not None
+    images = [image for item in items for image in item.images]
+    features, plans = sight.features(images) if images else (None, ())
+    batch = collate(
+        items,
+        prompt=config.prompt,
+        tokenizer=model.llm.tokenizer,
+        count_tokens=config.num_visual_tokens,
+        plans=plans,
+        placement=config.placement,
+        max_tokens=model.llm.max_tokens,
+        for_generation=True,
+    )
+    with torch.inference_mode():
+        texts = model.generate(dataclasses.replace(batch, features=features), generation)
+    return [(_prompt(model, item), first_answer(text)) for item, text in zip(items, texts, strict=True)]
+
+
+def _prompt(model: VisionLanguageModel, item: Sample) -> str:
+    segments = model.config.prompt.render(item, for_generation=True)
+    return "".join("<image>" if segment.image else segment.text for segment in segments)
+
+
+def _scored(item: Sample, control: Control, prompt: str, prediction: str) -> Answer:
+    answers = tuple(str(answer) for answer in item.meta.get("answers", ()))
+    return Answer(
+        item=item.id,
+        family=str(item.meta.get("family", "")),
+        group=str(item.meta.get("group", item.id)),
+        control=control,
+        prompt=prompt or question_of(item),
+        prediction=prediction,
+        answers=answers,
+        score=score(prediction, answers, item.meta.get("metric", "exact")),
+    )
