@@ -1,0 +1,152 @@
+"""Samples to one padded batch: ids, image places, labels, and which image belongs to which row."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from isthmus.data.prompts import PromptStyle
+from isthmus.data.sample import Sample
+from isthmus.data.tokens import IGNORED, Encoded, Kind, Placement, encode, placeholder
+from isthmus.features import Features, Plan, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What the model reads: padded rows (right in training, left for generation), and images packed in row order.
+
+    `visual` marks image places, in row-major order those of `plans`; `owner[i]` is the row of image `i`.
+    `labels` are -100 where nothing is supervised; for an encoder-decoder `decoder_labels` hold the targets.
+    """
+
+    ids: Int[Tensor, "rows length"]
+    mask: Bool[Tensor, "rows length"]
+    labels: Int[Tensor, "rows length"]
+    visual: Bool[Tensor, "rows length"]
+    plans: tuple[Plan, ...]
+    owner: tuple[int, ...]
+    sample_ids: tuple[str, ...]
+    features: Features | None = None
+    pixels: Float[Tensor, "views 3 height width"] | None = None
+    decoder_labels: Int[Tensor, "rows targets"] | None = None
+    text: Text | None = None
+    num_cut: int = 0
+    """How many samples lost text or turns because they were too long."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch on another device."""
+        text, features = self.text, self.features
+        return replace(
+            self,
+            ids=self.ids.to(device),
+            mask=self.mask.to(device),
+            labels=self.labels.to(device),
+            visual=self.visual.to(device),
+            pixels=None if self.pixels is None else self.pixels.to(device),
+            decoder_labels=None if self.decoder_labels is None else self.decoder_labels.to(device),
+            text=None if text is None else Text(ids=text.ids.to(device), mask=text.mask.to(device)),
+            features=None if features is None else _map_features(features, lambda tensor: tensor.to(device)),
+        )
+
+
+def collate(
+    samples: Sequence[Sample],
+    *,
+    prompt: PromptStyle,
+    tokenizer: Any,
+    count_tokens: Callable[[Plan], int],
+    plans: Sequence[Plan],
+    placement: Placement = "in-place",
+    max_tokens: int | None = None,
+    kind: Kind = "causal",
+    for_generation: bool = False,
+    features: Features | None = None,
+    pixels: Float[Tensor, "views 3 height width"] | None = None,
+) -> Batch:
+    """One batch of samples; `plans` are those of all their images in order, `features` or `pixels` their views.
+
+    Images of dropped turns leave `plans`, `features` and `pixels` too.
+
+    Raises:
+        ValueError: the plans do not match the images, a sample does not fit, or (in training) has no supervised token.
+    """
+    expected = sum(len(sample.images) for sample in samples)
+    if expected != len(plans):
+        raise ValueError(f"A batch of {expected} images came with {len(plans)} plans. Give one plan for each image.")
+    encoded: list[Encoded] = []
+    kept: list[int] = []
+    owner: list[int] = []
+    first = 0
+    for row, sample in enumerate(samples):
+        own = range(first, first + len(sample.images))
+        counts = [count_tokens(plans[image]) for image in own]
+        one = encode(sample, prompt, tokenizer, counts, placement, max_tokens, kind, for_generation)
+        encoded.append(one)
+        kept += own[: one.num_images]
+        owner += [row] * one.num_images
+        first += len(own)
+    chosen, features, pixels = _choose_views([plans[image] for image in kept], features, pixels)
+    return Batch(
+        **_pad(encoded, tokenizer, kind, for_generation),
+        plans=chosen,
+        owner=tuple(owner),
+        sample_ids=tuple(sample.id for sample in samples),
+        features=features,
+        pixels=pixels,
+        num_cut=sum(one.cut for one in encoded),
+    )
+
+
+def _pad(encoded: Sequence[Encoded], tokenizer: Any, kind: Kind, for_generation: bool) -> dict[str, Any]:
+    left = for_generation and kind == "causal"
+    length = max(len(one.ids) for one in encoded)
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else placeholder(tokenizer)
+    rows: dict[str, list[list[Any]]] = {"ids": [], "mask": [], "labels": [], "visual": []}
+    for one in encoded:
+        blank = length - len(one.ids)
+        for name, values, filler in (
+            ("ids", one.ids, padding),
+            ("mask", (True,) * len(one.ids), False),
+            ("labels", one.labels, IGNORED),
+            ("visual", one.visual, False),
+        ):
+            rows[name].append([*([filler] * blank), *values] if left else [*values, *([filler] * blank)])
+    padded: dict[str, Any] = {name: torch.tensor(values) for name, values in rows.items()}
+    if kind == "encoder-decoder" and not for_generation:
+        width = max(len(one.target) for one in encoded)
+        targets = [[*one.target, *([IGNORED] * (width - len(one.target)))] for one in encoded]
+        padded["decoder_labels"] = torch.tensor(targets)
+    return padded
+
+
+def _choose_views(
+    plans: Sequence[Plan], features: Features | None, pixels: Tensor | None
+) -> tuple[tuple[Plan, ...], Features | None, Tensor | None]:
+    """Keep only the views of these plans, and number them anew from 0."""
+    wanted = [view for plan in plans for view in plan.views]
+    if wanted == list(range(len(wanted))):
+        total = len(features.tokens) if features is not None else len(pixels) if pixels is not None else len(wanted)
+        if total == len(wanted):
+            return tuple(plans), features, pixels
+    numbered: list[Plan] = []
+    first = 0
+    for plan in plans:
+        numbered.append(replace(plan, views=range(first, first + len(plan.views))))
+        first += len(plan.views)
+    if not wanted:
+        return (), None, None
+    rows = torch.tensor(wanted)
+    chosen = None if features is None else _map_features(features, lambda tensor: tensor[rows])
+    return tuple(numbered), chosen, None if pixels is None else pixels[rows]
+
+
+def _map_features(features: Features, change: Callable[[Tensor], Tensor]) -> Features:
+    return replace(
+        features,
+        tokens=change(features.tokens),
+        valid=None if features.valid is None else change(features.valid),
+        levels=tuple(change(level) for level in features.levels),
+    )

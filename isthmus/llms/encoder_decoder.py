@@ -1,0 +1,113 @@
+"""Any T5-style language model of transformers: its encoder reads visual tokens and text, its decoder writes.
+
+Source: BLIP-2 (arXiv:2301.12597) section 3.2, the FlanT5 variant. Checked against: `labels=` of the model's own
+forward on embeddings (tests/llms).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModelForSeq2SeqLM
+
+from isthmus.llms.base import (
+    IGNORED,
+    Generation,
+    Kind,
+    LanguageModel,
+    LLMConfig,
+    TokenLosses,
+    end_ids,
+    padding_id,
+    read_config,
+    until_end,
+    weight_products,
+)
+from isthmus.weights import quiet_transformers, resolve_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderLM(LLMConfig):
+    """An encoder-decoder with T5's layout: T5, Flan-T5, mT5."""
+
+    name: str = "bundled/translator"
+
+    kind: ClassVar[Kind] = "encoder-decoder"
+
+    def skeleton(self) -> nn.Module:
+        """The model on the meta device: every shape, no weight."""
+        return _skeleton(resolve_model(self.name))
+
+    def flops(self, num_tokens: int) -> int:
+        """FLOPs of the encoder over `num_tokens` positions, and of the decoder's keys and values of them."""
+        config = read_config(resolve_model(self.name))
+        model = self.skeleton()
+        encoder = weight_products(model.encoder, skip=("relative_attention_bias", "embed_tokens"))  # type: ignore[arg-type]
+        inner = config.num_heads * config.d_kv
+        attention = 4 * config.num_layers * num_tokens**2 * inner
+        return 2 * num_tokens * (encoder + 2 * config.num_decoder_layers * config.d_model * inner) + attention
+
+    def kv_bytes(self, num_tokens: int) -> int:
+        """Keys and values that the decoder's cross-attention keeps of `num_tokens` read positions."""
+        config = read_config(resolve_model(self.name))
+        return 2 * config.num_decoder_layers * config.num_heads * config.d_kv * self.dtype.itemsize * num_tokens
+
+    def build(self) -> "EncoderDecoderLanguageModel":
+        """The model with its weights, frozen."""
+        with quiet_transformers():
+            model = AutoModelForSeq2SeqLM.from_pretrained(
+                resolve_model(self.name), dtype=self.dtype, use_safetensors=True, trust_remote_code=False
+            )
+        return EncoderDecoderLanguageModel(model.eval(), self.tokenizer(), model.decoder.block, self.max_tokens)
+
+
+class EncoderDecoderLanguageModel(LanguageModel):
+    """Reads embeddings in its encoder; its decoder learns, or writes, the answer."""
+
+    def forward(
+        self,
+        embeddings: Float[Tensor, "rows length width"],
+        mask: Bool[Tensor, "rows length"],
+        labels: Int[Tensor, "rows targets"],
+    ) -> TokenLosses:
+        """Cross-entropy of every label that is not -100; the decoder reads the labels one step late."""
+        rows, columns = (labels != IGNORED).nonzero().unbind(1)
+        start = torch.full_like(labels[:, :1], self._start())
+        late = torch.cat([start, labels[:, :-1]], dim=1)
+        inputs = {
+            "inputs_embeds": embeddings,
+            "attention_mask": mask.long(),
+            "decoder_input_ids": late.masked_fill(late == IGNORED, padding_id(self.tokenizer)),
+        }
+        logits = self._logits_at(rows * labels.shape[1] + columns, inputs)
+        losses = functional.cross_entropy(logits.float(), labels[rows, columns], reduction="none")
+        return TokenLosses(losses=losses, rows=rows)
+
+    def generate(
+        self,
+        embeddings: Float[Tensor, "rows length width"],
+        ids: Int[Tensor, "rows length"],
+        mask: Bool[Tensor, "rows length"],
+        options: Generation,
+        stop_ids: tuple[int, ...] = (),
+    ) -> list[list[int]]:
+        """New token ids per row. The encoder takes embeddings alone; penalties look at the decoder's own ids."""
+        inputs = {"inputs_embeds": embeddings, "attention_mask": mask.long()}
+        written = self._write(inputs, options, stop_ids)[:, 1:]
+        ends = end_ids(self.model.generation_config, self.tokenizer) + stop_ids
+        return [until_end(row, ends) for row in written.tolist()]
+
+    def _start(self) -> int:
+        start = self.model.config.decoder_start_token_id  # type: ignore[union-attr]
+        return padding_id(self.tokenizer) if start is None else int(start)
+
+
+@lru_cache(maxsize=8)
+def _skeleton(path: str) -> nn.Module:
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForSeq2SeqLM.from_config(read_config(path), trust_remote_code=False)
+    return model
