@@ -70,7 +70,7 @@ def paint_chart(canvas: Image.Image, chart: Chart) -> None:
     else:
         points = [at(x, y) for x, y in line_points(chart)]
         draw.line(points, fill=RGB[chart.labels[0]], width=round(0.028 * scale), joint="curve")
-        radius = 0.024 * scale
+        radius = 0.014 * scale
         for x, y in points:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=RGB[chart.labels[0]])
     draw.line((at(axes[0], axes[1] - 0.02), at(axes[0], axes[3]), at(axes[2], axes[3])), fill=_INK, width=2 * rule)

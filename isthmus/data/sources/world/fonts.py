@@ -15,7 +15,7 @@ FONTS: dict[str, str] = {
     "serif italic": "DejaVuSerif-Italic.ttf",
     "mono": "DejaVuSansMono.ttf",
 }
-_MEASURED_AT = 256
+_MEASURED_AT = 256.0
 
 
 @lru_cache(maxsize=512)

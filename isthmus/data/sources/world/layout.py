@@ -23,6 +23,8 @@ from isthmus.data.sources.world.style import WorldStyle
 
 SIDES = {"small": (0.200, 0.220), "large": (0.300, 0.318)}
 """Side of an item's box over the canvas side."""
+_MARGIN = 0.01
+"""Least distance between a writing's ink and the edge of its cell."""
 _BUSY = ("noise", "stripes", "checker")
 
 
@@ -72,7 +74,8 @@ def _shade(colour: str, rng: random.Random) -> Rgb:
 def _place_writing(writing: PlannedWriting, rng: random.Random, background: Background) -> Writing:
     width, height = (length * writing.glyph_height for length in ink_size(writing.text, writing.font))
     if len(writing.cells) == 1:
-        box = _inside(writing.cell, width, height, rng)
+        x0, y0, x1, y1 = _inside(writing.cell, width + 2 * _MARGIN, height + 2 * _MARGIN, rng)
+        box = (x0 + _MARGIN, y0 + _MARGIN, x1 - _MARGIN, y1 - _MARGIN)
     else:
         slack = min(1 - width, 1 / 3) / 2
         x0 = (1 - width) / 2 + rng.uniform(-slack, slack)

@@ -35,7 +35,8 @@ def ask(
 ) -> list[Question]:
     """Up to `count` different questions, the families taken in turn; fewer where the scene offers fewer.
 
-    With `priors="skewed"` existence is asked so that the share of yes differs from object to object (`yes_prior`).
+    With `priors="skewed"` existence is asked about objects alone, in about half of the scenes and once in each, so
+    that the share of yes is each object's own (`yes_prior`); more draws from one scene would bend the shares.
 
     Raises:
         ValueError: an unknown family or prior, or a count below 1.
@@ -52,7 +53,9 @@ def ask(
     ]
     rng.shuffle(askers)
     found: dict[tuple[str, str], Question] = {}
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
+        if turn == 1:
+            askers = [asker for asker in askers if asker is not ask_skewed_existence]
         for asker in askers:
             asked = asker(scene, rng)
             if asked is not None:

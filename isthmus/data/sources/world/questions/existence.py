@@ -6,7 +6,7 @@ import hashlib
 import random
 
 from isthmus.data.sources.world.describe import with_article
-from isthmus.data.sources.world.plan import ALLOWED, COMPANIONS
+from isthmus.data.sources.world.plan import ALLOWED, COMPANIONS, Kind
 from isthmus.data.sources.world.questions.question import Question, question
 from isthmus.data.sources.world.scene import COLOURS, HELD_OUT, SHAPES, Scene
 
@@ -43,16 +43,23 @@ def _text(noun: str, rng: random.Random) -> str:
     return rng.choice(("Is there {}?", "Is there {} in the picture?", "Can you see {}?")).format(noun)
 
 
-def _candidates(scene: Scene) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The objects that are there and those that are not, without held-out pairs where the split has none."""
-    present = sorted({(item.colour, item.shape) for item in scene.items})
+def _candidates(scene: Scene) -> tuple[list[Kind], list[Kind]]:
+    """The objects that are there and those that are not, without held-out pairs where the split has none.
+
+    Beside a chart no square is asked about: a short bar looks like one.
+    """
+    there = {(item.colour, item.shape) for item in scene.items}
     every = _EVERY if scene.split == "test_combos" else ALLOWED
-    return present, [kind for kind in every if kind not in present]
+    if scene.chart is not None:
+        every = tuple(kind for kind in every if kind[1] != "square")
+    return [kind for kind in every if kind in there], [kind for kind in every if kind not in there]
 
 
 def _ask_object(scene: Scene, rng: random.Random, wants: bool) -> Question | None:
     present, absent = _candidates(scene)
     if wants:
+        if not present:
+            return None
         return _object_question(rng.choice(present), scene, rng, prior=0.5)
     colours, shapes = {colour for colour, _ in present}, {shape for _, shape in present}
     near = [(colour, shape) for colour, shape in absent if colour in colours or shape in shapes]
@@ -65,6 +72,8 @@ def ask_skewed_existence(scene: Scene, rng: random.Random) -> Question | None:
         return None
     present, absent = _candidates(scene)
     wants = rng.random() < 0.5
+    if wants and not present:
+        return None
     kind = rng.choice(present if wants else absent)
     prior = yes_prior(*kind)
     return _object_question(kind, scene, rng, prior=prior) if rng.random() < (prior if wants else 1 - prior) else None

@@ -18,7 +18,7 @@ Detail = dict[str, str | int | float]
 class Question:
     """A question with one short lower-case answer.
 
-    `choices` is the closed set the answer comes from and `chance` the expected accuracy of a guess among them;
+    `choices` is the closed set the answer comes from and `chance` the expected accuracy of the best constant guess;
     `detail` says which kind of question of the family it is, and what an analysis groups by.
     """
 
@@ -34,8 +34,10 @@ Asker = Callable[[Scene, random.Random], Question | None]
 """Tries to ask one question of a kind; None when the scene (or the draw) offers none."""
 
 
-def question(kind: str, text: str, answer: str, choices: tuple[str, ...], detail: Detail | None = None) -> Question:
-    """A question whose chance is one over the number of its choices; `kind` is written "family: kind"."""
+def question(
+    kind: str, text: str, answer: str, choices: tuple[str, ...], detail: Detail | None = None, chance: float = 0.0
+) -> Question:
+    """A question; `kind` is "family: kind". Its chance is one over the number of choices, or `chance` if more."""
     assert answer in choices, (kind, text, answer)
     family, _, sort = kind.partition(": ")
     return Question(
@@ -43,7 +45,7 @@ def question(kind: str, text: str, answer: str, choices: tuple[str, ...], detail
         text=text,
         answer=answer,
         choices=choices,
-        chance=1 / len(choices),
+        chance=max(chance, 1 / len(choices)),
         detail={"kind": sort, **(detail or {})},
     )
 

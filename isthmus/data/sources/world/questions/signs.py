@@ -11,6 +11,8 @@ from isthmus.data.sources.world.style import REFERENCE_PX
 from isthmus.data.sources.world.words import NUMBERS, WORDS
 
 DIGITS = ("1", "2", "3", "4", "5", "6", "7", "8", "9")
+ONE_DIGIT = 1 / 30
+"""How often any one-digit number is written: a third of the numbers have one digit."""
 BARS = ("2", "3", "4", "5")
 
 
@@ -29,12 +31,13 @@ def ask_reading(scene: Scene, rng: random.Random) -> Question | None:
     if len(same) == 1:
         texts += [f"What {kind} is written?", f"Read the {kind}."]
     choices = NUMBERS if kind == "number" else WORDS
+    chance = ONE_DIGIT if kind == "number" else 1 / len(WORDS)
     detail: Detail = {
         "glyph_px": round(writing.glyph_height * REFERENCE_PX, 2),
         "glyph_height": writing.glyph_height,
         "font": writing.font,
     }
-    return question(f"reading: {kind}", rng.choice(texts), writing.text, choices, detail)
+    return question(f"reading: {kind}", rng.choice(texts), writing.text, choices, detail, chance)
 
 
 def ask_chart(scene: Scene, rng: random.Random) -> Question | None:

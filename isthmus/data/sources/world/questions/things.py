@@ -10,7 +10,7 @@ from isthmus.data.sources.world.scene import CELLS, COLOURS, SHAPES, SIZES, Item
 
 TOTALS = ("1", "2", "3", "4", "5", "6")
 COUNTS = ("0", "1", "2", "3", "4")
-COUNT_WEIGHTS = {"0": 1.0, "1": 1.5, "2": 4.0, "3": 14.0, "4": 30.0}
+COUNT_WEIGHTS = {"0": 1.0, "1": 1.1, "2": 4.0, "3": 14.0, "4": 30.0}
 """How strongly a count is preferred where the scene offers it, so that asked counts come out even (measured)."""
 YES_NO = ("yes", "no")
 
@@ -59,6 +59,8 @@ def ask_count(scene: Scene, rng: random.Random) -> Question | None:
         return question(f"count: {kind}", rng.choice(texts), str(number), TOTALS)
     options: dict[str, list[str]] = {count: [] for count in COUNTS}
     for value in {"shape": SHAPES, "colour": COLOURS, "size": SIZES}[kind]:
+        if scene.chart is not None and value == "square":
+            continue  # a short bar looks like one
         count = str(sum(getattr(item, kind) == value for item in scene.items))
         if count in options:
             options[count].append(value)
