@@ -211,6 +211,11 @@ class VisionLanguageModel(nn.Module):
     def _open_door(self, batch: Batch, placed: Placed | None) -> None:
         addition = None
         if placed is not None and placed.deeper:
+            if self.config._llm().kind != "causal":
+                raise ValueError(
+                    "Tokens for deeper layers need a causal language model: the decoder of an encoder-decoder holds no "
+                    "image positions. Use another arrangement."
+                )
             addition = AddVisual(visual=batch.visual, deeper=placed.deeper, layers=placed.layers)
         self.llm.add_to_layers(addition, len(batch.ids))
 

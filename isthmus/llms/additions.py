@@ -7,7 +7,7 @@ later layers (DeepStack, arXiv:2406.04334; Qwen3-VL), and gated cross-attention 
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +22,7 @@ class LayerState:
     repeats: int
 
 
+@runtime_checkable
 class LayerAddition(Protocol):
     """Changes the input of a decoder layer; returns it unchanged for layers that it leaves alone."""
 
