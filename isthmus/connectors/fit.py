@@ -1,0 +1,46 @@
+"""Does it fit? The checks that connectors share, so that a misfit is said when built and not at step 1."""
+
+from torch import nn
+
+from isthmus.features import Features, FeatureShape
+
+
+def check_depth(config: object, depth: int) -> None:
+    """Raises ValueError unless there is at least one linear layer."""
+    if depth < 1:
+        raise ValueError(f"{type(config).__name__}(depth={depth}) has no layer: depth must be 1 or more.")
+
+
+def check_patches_only(config: object, source: FeatureShape) -> None:
+    """Raises ValueError when the encoder gives prefix tokens or levels, which a patch-wise connector would ignore."""
+    name = type(config).__name__
+    if source.prefix:
+        raise ValueError(
+            f"The encoder keeps {source.prefix} class or register tokens, but {name} reads the patch grid alone and "
+            f"would ignore them. Set class_token=False in the encoder, or use QFormerConfig, which reads them."
+        )
+    check_no_levels(config, source)
+
+
+def check_no_levels(config: object, source: FeatureShape) -> None:
+    """Raises ValueError when the encoder gives more than one layer, which this connector would ignore."""
+    if source.level_widths:
+        raise ValueError(
+            f"The encoder gives {1 + len(source.level_widths)} layers, but {type(config).__name__} reads one. Name one "
+            f"layer in the encoder, as in layers=(-1,)."
+        )
+
+
+def check_features(connector: nn.Module, features: Features, width: int) -> None:
+    """Raises ValueError unless the features have the width the connector was built for, and no padding."""
+    name = type(connector).__name__
+    if features.tokens.shape[-1] != width:
+        raise ValueError(
+            f"{name} was built for features of width {width}, but width {features.tokens.shape[-1]} came. Build it "
+            f"with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
+        )
+    if features.valid is not None:
+        raise ValueError(
+            f"{name} gives a token for every patch, so padded features (with a `valid` mask) would put padding before "
+            f"the language model. Encode inputs of one length at a time, or use QFormerConfig, which skips padding."
+        )

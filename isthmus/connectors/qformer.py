@@ -1,0 +1,259 @@
+"""Q-Former: learned queries that look at the image through cross-attention, and can read text.
+
+Source: BLIP-2 (arXiv:2301.12597), section 3.1.
+Checked against: `transformers` Blip2QFormerModel (queries, and queries with text), and the parameter counts of the
+paper's table 2 (107M with OPT-2.7B, and so on; ln_vision is counted here, the paper counts it with the encoder).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from isthmus.connectors.base import Connector, ConnectorConfig
+from isthmus.connectors.fit import check_no_levels
+from isthmus.connectors.qformer_layers import NORM_EPS, Pair, Pattern, QFormerLayer, Sight
+from isthmus.connectors.qformer_start import check_start, start_weights
+from isthmus.features import Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class QFormerConfig(ConnectorConfig):
+    """`num_queries` visual tokens whatever the grid. The defaults are BLIP-2's: BERT-base sizes."""
+
+    num_queries: int = 32
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    ffn_width: int = 3_072
+    cross_every: int = 2
+    """Cross-attention in layers 0, cross_every, 2 * cross_every, ..."""
+    dropout: float = 0.1
+    start_from: str | None = None
+    """A BERT-shaped model of the same sizes, such as bundled/reader; `None`: everything starts fresh."""
+    text: bool = False
+    """Keep the text side (word embeddings and text feed-forwards), which `read` needs for text."""
+    vocabulary: int = 30_523
+    positions: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("num_queries", "width", "layers", "heads", "ffn_width", "cross_every", "vocabulary", "positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"QFormerConfig({name}={getattr(self, name)}) must be 1 or more.")
+        if self.width % self.heads:
+            raise ValueError(f"QFormerConfig(width={self.width}) does not divide by heads={self.heads}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError(f"QFormerConfig(dropout={self.dropout}) must be 0 or more and below 1.")
+
+    @property
+    def num_cross(self) -> int:
+        """Layers with cross-attention."""
+        return -(-self.layers // self.cross_every)
+
+    def num_tokens(self, grid: Grid) -> int:
+        """The number of queries, whatever the grid."""
+        return self.num_queries
+
+    def parameters(self, source: FeatureShape, target: LLMShape) -> int:
+        """L [4 (d d + d) + 2 d + FFN] + X [2 (d d + d) + 2 (d_v d + d) + 2 d] + 2 d + M d + d d_l + d_l + 2 d_v."""
+        d, d_v, d_l = self.width, source.width, target.embedding_width
+        ffn = 2 * d * self.ffn_width + self.ffn_width + d + 2 * d
+        layer = 4 * (d * d + d) + 2 * d + ffn
+        cross = 2 * (d * d + d) + 2 * (d_v * d + d) + 2 * d
+        text = self.layers * ffn + (self.vocabulary + self.positions) * d if self.text else 0
+        ends = 2 * d + self.num_queries * d + d * d_l + d_l + 2 * d_v
+        return self.layers * layer + self.num_cross * cross + ends + text
+
+    def flops(self, source: FeatureShape, target: LLMShape) -> int:
+        """L [8 M d d + 4 M M d + 4 M d f] + X [4 M d d + 4 N d_v d + 4 M N d] + 2 M d d_l; N with prefix tokens."""
+        m, d, n = self.num_queries, self.width, source.prefix + source.grid.size
+        layer = 8 * m * d * d + 4 * m * m * d + 4 * m * d * self.ffn_width
+        cross = 4 * m * d * d + 4 * n * source.width * d + 4 * m * n * d
+        return self.layers * layer + self.num_cross * cross + 2 * m * d * target.embedding_width
+
+    def build(self, source: FeatureShape, target: LLMShape) -> "QFormer":
+        """The module, started from `start_from` when given.
+
+        Raises:
+            ValueError: the encoder gives several layers, or the model to start from has other sizes.
+        """
+        check_no_levels(self, source)
+        if self.start_from is not None:
+            sizes = {
+                "hidden_size": self.width,
+                "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads,
+                "intermediate_size": self.ffn_width,
+                "hidden_act": "gelu",
+                "layer_norm_eps": NORM_EPS,
+            }
+            words = {"vocab_size": self.vocabulary, "max_position_embeddings": self.positions} if self.text else {}
+            check_start(self.start_from, sizes | words)
+        made = QFormer(source.width, target.embedding_width, config=self)
+        if self.start_from is not None:
+            made.load_state_dict(start_weights(self.start_from, made.state_dict()))
+        return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """What a pass of the Q-Former gives; `past` holds the queries' self-attention keys and values, a pair a layer."""
+
+    queries: Float[Tensor, "rows queries width"] | None
+    text: Float[Tensor, "text_rows length width"] | None
+    past: tuple[Pair, ...] = ()
+
+
+class QFormer(Connector):
+    """[views, prefix + patches, width] -> [views, queries, embedding width]."""
+
+    def __init__(self, in_dim: int, out_dim: int, *, config: QFormerConfig) -> None:
+        super().__init__()
+        self.in_dim = in_dim
+        self.config = config
+        width = config.width
+        self.ln_vision = nn.LayerNorm(in_dim)
+        self.queries = nn.Parameter(torch.empty(config.num_queries, width))
+        self.words = nn.Embedding(config.vocabulary, width) if config.text else None
+        self.positions = nn.Embedding(config.positions, width) if config.text else None
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(
+            QFormerLayer(
+                width,
+                in_dim if number % config.cross_every == 0 else None,
+                heads=config.heads,
+                inner=config.ffn_width,
+                dropout=config.dropout,
+                text=config.text,
+            )
+            for number in range(config.layers)
+        )
+        nn.init.normal_(self.queries, std=0.02)
+        self.apply(_initialise)
+        self.project = nn.Linear(width, out_dim)
+
+    def forward(self, features: Features) -> VisualTokens:
+        """Queries alone, then the projection to the LLM."""
+        queries = self.read(features, None, mask="uni-modal").queries
+        assert queries is not None
+        return VisualTokens(self.project(queries))
+
+    def read(
+        self,
+        features: Features | None,
+        text: Text | None,
+        *,
+        mask: Pattern,
+        owner: Sequence[int] | None = None,
+        past: Read | None = None,
+    ) -> Read:
+        """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
+
+        `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
+        see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).
+        `causal`: queries see queries, text sees the queries and earlier text; a `past` reading of the same features
+        spares their pass.
+
+        Raises:
+            ValueError: nothing to read, text without a text side, or owners and rows that do not match.
+        """
+        views = self._check(features, text, mask, owner, past)
+        rows = None if text is None else _owners(text, owner, views, paired=mask != "uni-modal")
+        sight = Sight(pattern=mask, text=None if text is None else text.mask, owner=rows)
+        queries: Tensor | None = None
+        pairs: list[Pair | None] = [None] * len(self.layers)
+        if features is not None:
+            sight, pairs = self._look(features, sight)
+            count = text.ids.shape[0] if mask == "bidirectional" and text is not None else views
+            queries = self.dropout(self.norm(self.queries).expand(count, -1, -1))
+        words = None if text is None else self._embed(text)
+        kept: list[Pair] = []
+        for number, layer in enumerate(self._stack()):
+            earlier = past.past[number] if past is not None else None
+            queries, words, own = layer(queries, words, sight, pairs[number], earlier)
+            kept += [] if own is None else [own]
+        return Read(queries=queries, text=words, past=tuple(kept))
+
+    def _stack(self) -> list[QFormerLayer]:
+        return [layer for layer in self.layers if isinstance(layer, QFormerLayer)]
+
+    def _look(self, features: Features, sight: Sight) -> tuple[Sight, list[Pair | None]]:
+        """The image's cross-attention keys and values a layer, computed once a feature row, and its padding."""
+        seen = self.ln_vision(features.tokens)
+        pairs = [None if layer.cross is None else layer.cross.pair(seen) for layer in self._stack()]
+        patches = None
+        if features.valid is not None:
+            patches = nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
+        if sight.pattern == "bidirectional" and sight.owner is not None:
+            index = sight.owner
+            pairs = [None if pair is None else (pair[0][index], pair[1][index]) for pair in pairs]
+            patches = None if patches is None else patches[index]
+        return Sight(pattern=sight.pattern, patches=patches, text=sight.text, owner=sight.owner), pairs
+
+    def _embed(self, text: Text) -> Tensor:
+        assert self.words is not None
+        assert self.positions is not None
+        length = text.ids.shape[1]
+        if length > self.config.positions:
+            raise ValueError(f"The text has {length} tokens but this Q-Former has {self.config.positions} positions.")
+        places = torch.arange(length, device=text.ids.device)
+        embedded: Tensor = self.dropout(self.norm(self.words(text.ids) + self.positions(places)))
+        return embedded
+
+    def _check(
+        self,
+        features: Features | None,
+        text: Text | None,
+        mask: Pattern,
+        owner: Sequence[int] | None,
+        past: Read | None,
+    ) -> int:
+        """Number of feature rows (or of query rows in `past`). Raises ValueError on what cannot be read."""
+        if mask not in get_args(Pattern):
+            raise ValueError(f"mask must be one of {', '.join(map(repr, get_args(Pattern)))}, but it is {mask!r}.")
+        if features is None and text is None:
+            raise ValueError("There is nothing to read: give features, text or both.")
+        if text is not None and self.words is None:
+            raise ValueError("This Q-Former was built without its text side. Build it with QFormerConfig(text=True).")
+        if owner is not None and text is None:
+            raise ValueError("owner says which image a text reads, but no text came.")
+        if past is not None and (mask != "causal" or features is not None or not past.past):
+            raise ValueError("A past reading (of features) serves a 'causal' text, in place of features.")
+        if mask != "uni-modal" and text is not None and features is None and past is None:
+            raise ValueError(f"A {mask!r} text reads an image: give features, or mask='uni-modal' for text alone.")
+        if features is None:
+            return past.past[0][0].shape[0] if past is not None else 0
+        if features.tokens.shape[-1] != self.in_dim:
+            raise ValueError(
+                f"QFormer was built for features of width {self.in_dim}, but width {features.tokens.shape[-1]} came. "
+                f"Build it with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
+            )
+        return features.tokens.shape[0]
+
+
+def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool) -> Tensor | None:
+    """The feature row of each text row. Raises ValueError when they do not match."""
+    rows = text.ids.shape[0]
+    if not paired:
+        return None
+    if owner is None:
+        if rows != views:
+            raise ValueError(f"{rows} texts came with {views} feature rows: say with owner which row each text reads.")
+        return None
+    if len(owner) != rows or not all(0 <= one < views for one in owner):
+        raise ValueError(
+            f"owner must name one of {views} feature rows for each of {rows} texts, but it is {list(owner)}."
+        )
+    return torch.tensor(owner, dtype=torch.long, device=text.ids.device)
+
+
+def _initialise(module: nn.Module) -> None:
+    """BERT's initial values: N(0, 0.02) for weights, zero for biases."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,143 @@
+"""The layers of the Q-Former: post-norm BERT layers whose queries look at the image and have their own feed-forward.
+
+Queries and text are kept as two streams. Which stream may see which is said by what is joined as keys, and a mask hides
+padding and, for a causal text, later tokens; so no pass computes what its mask would throw away.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isthmus.connectors.attention import attend
+
+NORM_EPS = 1e-12
+Pattern = Literal["uni-modal", "bidirectional", "causal"]
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What a pass sees besides its streams: keys and values of the image, padding, and who reads which image row."""
+
+    pattern: Pattern
+    vision: tuple[Pair, ...] = ()
+    patches: Bool[Tensor, "rows 1 patches"] | None = None
+    text: Bool[Tensor, "rows length"] | None = None
+    owner: Int[Tensor, " rows"] | None = None
+
+
+class Attention(nn.Module):
+    """Projections, attention, output projection, dropout, residual, LayerNorm."""
+
+    def __init__(self, width: int, source: int, *, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(source, width)
+        self.value = nn.Linear(source, width)
+        self.out = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def pair(self, source: Float[Tensor, "rows sources channels"]) -> Pair:
+        """Keys and values of what is looked at."""
+        return self.key(source), self.value(source)
+
+    def forward(
+        self,
+        hidden: Float[Tensor, "rows places width"],
+        pair: Pair,
+        mask: Bool[Tensor, "#rows #places sources"] | None,
+    ) -> Float[Tensor, "rows places width"]:
+        """`hidden` after looking at `pair`."""
+        dropout = self.dropout.p if self.training else 0.0
+        seen = attend(self.query(hidden), *pair, heads=self.heads, mask=mask, dropout=dropout)
+        looked: Tensor = self.norm(hidden + self.dropout(self.out(seen)))
+        return looked
+
+
+class FeedForward(nn.Module):
+    """Linear, exact GELU, linear, dropout, residual, LayerNorm."""
+
+    def __init__(self, width: int, inner: int, *, dropout: float) -> None:
+        super().__init__()
+        self.widen = nn.Linear(width, inner)
+        self.narrow = nn.Linear(inner, width)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Float[Tensor, "rows places width"]) -> Float[Tensor, "rows places width"]:
+        """Every place alone."""
+        inner = functional.gelu(self.widen(hidden))
+        fed: Tensor = self.norm(hidden + self.dropout(self.narrow(inner)))
+        return fed
+
+
+class QFormerLayer(nn.Module):
+    """Self-attention shared by both streams; cross-attention for queries in some layers; a feed-forward a stream."""
+
+    def __init__(self, width: int, vision: int | None, *, heads: int, inner: int, dropout: float, text: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, width, heads=heads, dropout=dropout)
+        self.cross = None if vision is None else Attention(width, vision, heads=heads, dropout=dropout)
+        self.query_ffn = FeedForward(width, inner, dropout=dropout)
+        self.text_ffn = FeedForward(width, inner, dropout=dropout) if text else None
+
+    def forward(
+        self, queries: Tensor | None, text: Tensor | None, sight: Sight, vision: Pair | None, past: Pair | None
+    ) -> tuple[Tensor | None, Tensor | None, Pair | None]:
+        """Both streams after this layer, and the queries' own self-attention keys and values.
+
+        `past` are those keys and values from an earlier pass, for a causal text that comes without queries.
+        """
+        own = None if queries is None else self.attention.pair(queries)
+        words = None if text is None else self.attention.pair(text)
+        new_queries, new_text = queries, text
+        if queries is not None:
+            assert own is not None
+            new_queries = self.attention(queries, *self._query_view(own, words, sight))
+            if self.cross is not None and vision is not None:
+                new_queries = self.cross(new_queries, vision, sight.patches)
+            new_queries = self.query_ffn(new_queries)
+        if text is not None:
+            assert words is not None
+            assert self.text_ffn is not None
+            new_text = self.text_ffn(self.attention(text, *_text_view(own if past is None else past, words, sight)))
+        return new_queries, new_text, own
+
+    def _query_view(self, own: Pair, words: Pair | None, sight: Sight) -> tuple[Pair, Tensor | None]:
+        """Queries see queries; in a bidirectional pass the text as well."""
+        if sight.pattern != "bidirectional" or words is None:
+            return own, None
+        return _joined(own, words), _with_queries(own, _padding(sight))
+
+
+def _text_view(own: Pair | None, words: Pair, sight: Sight) -> tuple[Pair, Tensor]:
+    """Text sees text (earlier text if causal); in all but the uni-modal pass also the queries of its image."""
+    mask = _padding(sight)
+    if sight.pattern == "causal":
+        length = mask.shape[-1]
+        mask = mask & torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    if sight.pattern == "uni-modal" or own is None:
+        return words, mask
+    if sight.pattern == "causal" and sight.owner is not None:
+        own = own[0][sight.owner], own[1][sight.owner]
+    return _joined(own, words), _with_queries(own, mask)
+
+
+def _padding(sight: Sight) -> Tensor:
+    assert sight.text is not None, "a pass with text comes with its mask"
+    return sight.text[:, None, :]
+
+
+def _joined(first: Pair, second: Pair) -> Pair:
+    return torch.cat([first[0], second[0]], dim=1), torch.cat([first[1], second[1]], dim=1)
+
+
+def _with_queries(own: Pair, mask: Tensor) -> Tensor:
+    """The mask with the queries, all visible, before the text."""
+    return functional.pad(mask, (own[0].shape[1], 0), value=True)

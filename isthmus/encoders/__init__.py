@@ -1,0 +1,20 @@
+"""Encoders: an image becomes `Features`, once, and the answer is kept."""
+
+from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
+from isthmus.encoders.cache import FeatureCache
+from isthmus.encoders.cached import CachedEncoder, ImageSource
+from isthmus.encoders.vision import VisionEncoder
+
+ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder}
+"""Every encoder config, by name. A new encoder is one file and two lines here."""
+
+__all__ = [
+    "ENCODERS",
+    "CachedEncoder",
+    "Encoder",
+    "EncoderConfig",
+    "FeatureCache",
+    "ImageSource",
+    "Prepared",
+    "VisionEncoder",
+]

@@ -1,0 +1,168 @@
+"""Any vision tower of `transformers` (CLIP, SigLIP, DINOv2, ViT, EVA as in BLIP-2, ...) as an encoder.
+
+Source: LLaVA-1.5 (arXiv:2310.03744) takes the second-last layer without the class token; BLIP-2 (arXiv:2301.12597)
+keeps the class token. Checked against: the `transformers` models themselves, FLOPs against torch's counter.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from isthmus.config import fingerprint
+from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
+from isthmus.encoders.pixels import Fit, Normalisation, fit_image, read_normalisation, to_pixels
+from isthmus.encoders.towers import (
+    FAMILIES,
+    commit_of,
+    ffn_products,
+    make_tower,
+    native_size,
+    patch_size,
+    read_config,
+)
+from isthmus.features import Features, FeatureShape, Grid, Plan
+from isthmus.weights import folder_hash, resolve_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionEncoder(EncoderConfig):
+    """Which tower, which of its layers, and how an image is fitted to it."""
+
+    name: str = "bundled/eye"
+    """A bundled model, a folder, or a hub id; of a whole CLIP or SigLIP model the vision part is used."""
+    image_size: int = 96
+    """Side of the square image in pixels. Other than the tower's own, its position table is interpolated."""
+    layers: tuple[int, ...] = (-1,)
+    """Hidden states as `transformers` counts them (0: embeddings, -1: last block). The first becomes the tokens, the
+    others `levels`. Blocks deeper than the deepest one named are not run."""
+    class_token: bool = False
+    """Keep class and register tokens before the patches (BLIP-2) or drop them (LLaVA)."""
+    final_norm: bool = False
+    """Apply the tower's own last LayerNorm to every chosen layer."""
+    fit: Fit = "squash"
+    """Bring an image to a square: squash both sides, crop the centre, or pad with the mean colour."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Number format of the weights and the computation."""
+
+    def shape(self) -> FeatureShape:
+        """Width, grid and prefix tokens, from config.json.
+
+        Raises:
+            ValueError: an image size that is no multiple of the patch, or a layer that the tower does not have.
+        """
+        config = self._config()
+        patch = patch_size(config)
+        if self.image_size % patch or self.image_size < patch:
+            near = max(patch, round(self.image_size / patch) * patch)
+            raise ValueError(
+                f"image_size={self.image_size} is no multiple of the {patch} px patch of {self.name!r}. Use {near}."
+            )
+        self.depths(config)
+        side = self.image_size // patch
+        prefix = FAMILIES[config.model_type].prefix(config) if self.class_token else 0
+        return FeatureShape(
+            width=config.hidden_size,
+            grid=Grid(1, side, side),
+            prefix=prefix,
+            level_widths=(config.hidden_size,) * (len(self.layers) - 1),
+        )
+
+    def build(self) -> "VisionTower":
+        """The tower with its pretrained weights, in eval mode."""
+        source = resolve_model(self.name)
+        return VisionTower(self, self._config(), source, read_normalisation(source))
+
+    def fingerprint(self) -> str:
+        """This config and the content of the model folder (or the hub commit)."""
+        source = resolve_model(self.name)
+        content = folder_hash(source) if source != self.name else f"{self.name}@{commit_of(source)}"
+        return hashlib.blake2b(f"{fingerprint(self)} {content}".encode(), digest_size=8).hexdigest()
+
+    def parameters(self) -> int:
+        """Parameters of the blocks that are run and the embeddings before them."""
+        with torch.device("meta"):
+            tower = make_tower(self.trimmed(), final_norm=self.final_norm, source=None, dtype=torch.float32)
+        return sum(parameter.numel() for parameter in tower.parameters())
+
+    def flops(self) -> int:
+        """L [2 n (4 d d + FFN) + 4 n n d] + 2 patches channels p p d, with n the patches and prefix tokens."""
+        config = self.trimmed()
+        patches, channels = self.shape().grid.size, int(config.num_channels)
+        width, patch = int(config.hidden_size), patch_size(config)
+        tokens = patches + FAMILIES[config.model_type].prefix(config)
+        block = 2 * tokens * (4 * width**2 + ffn_products(config)) + 4 * tokens**2 * width
+        return int(config.num_hidden_layers) * block + 2 * patches * channels * patch**2 * width
+
+    def plan(self, size: tuple[int, int], first_view: int = 0) -> Plan:
+        """One view: the whole image."""
+        return Plan(size=size, tiles=Grid(1, 1, 1), views=range(first_view, first_view + 1), whole="none")
+
+    def _config(self) -> Any:
+        return read_config(resolve_model(self.name))
+
+    def depths(self, config: Any) -> tuple[int, ...]:
+        """Which hidden states are wanted, counted from 0 (the embeddings)."""
+        count = int(config.num_hidden_layers)
+        if not self.layers:
+            raise ValueError("VisionEncoder(layers=()) chooses no layer. Use layers=(-1,) for the last one.")
+        for layer in self.layers:
+            if not -count - 1 <= layer <= count:
+                raise ValueError(
+                    f"{self.name!r} has {count} blocks, so layers go from {-count - 1} to {count}, but {layer} came."
+                )
+        return tuple(layer % (count + 1) for layer in self.layers)
+
+    def trimmed(self) -> Any:
+        """The tower's config without the blocks that no chosen layer needs."""
+        config = self._config()
+        config.num_hidden_layers = max(1, *self.depths(config))
+        return config
+
+
+class VisionTower(Encoder):
+    """[views, 3, side, side] -> `Features` of [views, prefix + patches, width]."""
+
+    def __init__(self, config: VisionEncoder, tower: Any, source: str, normalisation: Normalisation) -> None:
+        super().__init__()
+        self.shape = config.shape()
+        self.config = config
+        self.normalisation = normalisation
+        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
+        self.depths = config.depths(tower)
+        family = FAMILIES[tower.model_type]
+        self.skipped = 0 if config.class_token else family.prefix(tower)
+        resized = config.image_size != native_size(tower)
+        self.options = {"interpolate_pos_encoding": True} if resized and family.positions == "argument" else {}
+        self.norm_name = family.norm if config.final_norm else ""
+        self.tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
+
+    def prepare(self, image: Image.Image) -> Prepared:
+        """One square view of the whole image."""
+        fitted = fit_image(image, self.config.image_size, self.config.fit, self.normalisation)
+        return Prepared(pixels=to_pixels(fitted, self.normalisation)[None], size=image.size, tiles=Grid(1, 1, 1))
+
+    def forward(self, pixels: Float[Tensor, "views 3 height width"]) -> Features:
+        """The chosen layers of the tower.
+
+        Raises:
+            ValueError: pixels of another size than the config's.
+        """
+        side = self.config.image_size
+        if pixels.shape[2:] != (side, side):
+            raise ValueError(
+                f"{self.config.name!r} was built for {side} x {side} px but {tuple(pixels.shape[2:])} came. Use "
+                f"prepare(image), or set image_size."
+            )
+        states = self.tower(pixels.to(self.dtype), output_hidden_states=True, **self.options).hidden_states
+        chosen = [states[depth] for depth in self.depths]
+        if self.norm_name:
+            chosen = [getattr(self.tower, self.norm_name)(state) for state in chosen]
+        levels = tuple(state[:, self.skipped + self.shape.prefix :] for state in chosen[1:])
+        return Features(
+            tokens=chosen[0][:, self.skipped :], grid=self.shape.grid, prefix=self.shape.prefix, levels=levels
+        )
