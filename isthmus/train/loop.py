@@ -1,11 +1,21 @@
-"""The training loop: one page from a stage to a run folder."""
+"""The training loop: from a stage to a run folder."""
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from isthmus.runs import Run
-from isthmus.train.progress import Progress
+import torch
+from accelerate import Accelerator
+
+from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
+from isthmus.train import checkpoint
+from isthmus.train.journal import Journal
+from isthmus.train.progress import Progress, ProgressDisplay
+from isthmus.train.setup import Setup, open_folder, set_up
 from isthmus.train.stage import Stage
+from isthmus.train.steps import Steps, check_finite
+from isthmus.train.validate import Best, validate
 
 
 def train(
@@ -20,12 +30,115 @@ def train(
 ) -> Run:
     """Train a stage into a run folder and return the finished run.
 
-    `start` is the run folder that `stage.start_from` resolves to. `progress` draws a bar (plain lines without a
-    terminal); `on_progress` is called about once a second. Two runs of one stage are equal bit for bit, and so is a
-    run that was killed and resumed.
+    `start` is the run folder that `stage.start_from` resolves to; without it the latest finished run is found.
+    `progress` draws a bar (plain lines without a terminal); `on_progress` is called about once a second. Two runs of
+    one stage are equal bit for bit, and so is a run that was killed at any moment and resumed.
 
     Raises:
-        ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit.
+        ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
+            loss is not finite.
         OSError: no space is left to save in; the save before stays intact.
     """
-    raise AssertionError((stage, folder, resume, start, progress, on_progress, tensorboard))
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    with (
+        torch.random.fork_rng(),
+        ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
+    ):
+        if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
+            setup = set_up(stage, folder, accelerator=accelerator, display=display)
+            Training(setup, folder, display=display, tensorboard=tensorboard).run()
+    accelerator.wait_for_everyone()
+    return Run(folder)
+
+
+class Training:
+    """One run from its newest save to its end."""
+
+    def __init__(self, setup: Setup, folder: Path, *, display: ProgressDisplay, tensorboard: bool) -> None:
+        self.setup, self.stage, self.folder, self.display = setup, setup.stage, folder, display
+        self.main = setup.accelerator.is_main_process
+        saved = setup.saved
+        state = {} if saved is None else saved.state
+        self.step = 0 if saved is None else saved.step
+        self.best: Best | None = state.get("best")
+        self.validation_loss: float | None = state.get("validation_loss")
+        self.steps = Steps(setup, display=display, first=self.step, window=state.get("window"))
+        self.journal: Journal | None = None
+        if self.main:
+            self.journal = Journal(folder, log_bytes=state.get("log_bytes", 0), step=self.step, tensorboard=tensorboard)
+
+    def run(self) -> None:
+        """Train to the last step, then mark the run finished."""
+        wall, busy = time.perf_counter(), time.process_time()
+        try:
+            if self.step == 0:
+                self._log(0, {"parameters": self.setup.report.parameters, "trainable": self.setup.report.trainable})
+            while self.step < self.setup.num_steps:
+                self.steps.take(self.step)
+                self.step += 1
+                self._after_step()
+            self._finish()
+            spent = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - busy}
+            if self.journal is not None:
+                self.journal.time(self.step, {"event": "finished", **spent})
+        finally:
+            if self.journal is not None:
+                self.journal.close()
+
+    def _after_step(self) -> None:
+        last = self.step == self.setup.num_steps
+        if last or self.step % self.stage.log_every == 0:
+            self._log_window()
+        every = self.stage.validate_every
+        if self.stage.validation and (last or (every and self.step % every == 0)):
+            self._validate()
+        if last or self.step % self.stage.save_every == 0:
+            self._save()
+
+    def _log_window(self) -> None:
+        values = self.steps.window_values(self.step)
+        self._log(self.step, values)
+        check_finite({name: value for name, value in values.items() if isinstance(value, float)})
+        if self.journal is not None:
+            self.journal.time(self.step, self.steps.rates())
+
+    def _validate(self) -> None:
+        loss = validate(self.setup, self.display)
+        self.validation_loss = loss
+        better = self.best is None or loss < self.best["loss"]
+        self._log(self.step, {"validation_loss": loss, "best": better})
+        if better:
+            self.best = Best(step=self.step, loss=loss)
+            if self.main:
+                checkpoint.write_tensors_whole(self.folder / BEST_FILE, self.setup.kept_tensors())
+        self.steps.skip_time()
+
+    def _save(self) -> None:
+        window = self.steps.window_state()
+        if self.main:
+            assert self.journal is not None
+            state = {
+                "log_bytes": self.journal.sync(),
+                "window": window,
+                "best": self.best,
+                "validation_loss": self.validation_loss,
+            }
+            checkpoint.save(
+                self.folder,
+                self.step,
+                trained=self.setup.kept_tensors(),
+                optimizer=self.setup.optimizer_tensors(),
+                state=state,
+            )
+        self.setup.accelerator.wait_for_everyone()
+        self.steps.skip_time()
+
+    def _finish(self) -> None:
+        if self.main:
+            checkpoint.publish_weights(self.folder, self.step)
+            result = {"steps": self.step, "validation_loss": self.validation_loss, "best": self.best}
+            checkpoint.write_whole(self.folder / FINISHED_FILE, json.dumps(result).encode())
+
+    def _log(self, step: int, values: dict[str, int | float | str | None]) -> None:
+        if self.journal is not None:
+            self.journal.log(step, values)

@@ -1,16 +1,21 @@
 """A stage is a value: what learns, from what, for how long. Recipes return one; a variant is `dataclasses.replace`."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-from isthmus.data.sources.base import Source
+from isthmus.config import from_json
+from isthmus.data.sources import TYPES as SOURCE_TYPES
+from isthmus.data.sources import Source
+from isthmus.model import TYPES as MODEL_TYPES
 from isthmus.model import Model
-from isthmus.train.objectives import NextToken, Objective
+from isthmus.runs import Run
+from isthmus.train.objectives import OBJECTIVES, NextToken, Objective
 from isthmus.train.optimizer import AdamW
 from isthmus.train.schedule import Cosine
 
-__all__ = ["AdamW", "Cosine", "NextToken", "Stage"]
+__all__ = ["TYPES", "AdamW", "Cosine", "NextToken", "Stage", "read_stage"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +38,7 @@ class Stage:
     """A recipe's name or a run folder whose weights this stage starts from."""
     objectives: tuple[Objective, ...] = (NextToken(),)
     validation: tuple[Source, ...] = ()
-    schedule: Cosine = Cosine()
+    schedule: Cosine = field(default_factory=Cosine)
     batch_size: int = 16
     """Samples in one optimizer step, over all processes and micro-batches."""
     micro_batch_size: int | None = None
@@ -49,7 +54,7 @@ class Stage:
     validate_every: int = 500
     """In optimizer steps; 0 validates at the end alone. Without `validation` nothing is validated."""
     cached_views: int = 1
-    """Frozen encoder features kept for each image: 1 the plain view, k > 1 that many fixed crops, 0 encodes each step."""
+    """Frozen features kept for each image: 1 the plain view, k > 1 that many fixed crops, 0 encodes at each step."""
 
     def __post_init__(self) -> None:
         if not self.train:
@@ -79,6 +84,26 @@ class Stage:
     def learns(self, part: str) -> bool:
         """Whether anything of a top-level part ("encoder", "connector", "llm") is named in `train`."""
         return any(path == part or path.startswith(part + ".") for path in self.train)
+
+
+TYPES: dict[str, type] = {
+    **MODEL_TYPES,
+    **SOURCE_TYPES,
+    **{made.__name__: made for made in (Stage, AdamW, Cosine, *OBJECTIVES.values())},
+}
+"""Every config class that a saved stage may name."""
+
+
+def read_stage(run: Run, types: Mapping[str, type] = TYPES) -> Stage:
+    """The stage of a run folder, equal to the one it was started with.
+
+    Raises:
+        ValueError: the file names something that is not in `types`, or holds no stage.
+    """
+    stage = from_json(run.stage_json["stage"], types)
+    if not isinstance(stage, Stage):
+        raise ValueError(f"{run.folder} holds a {type(stage).__name__} where a Stage belongs.")
+    return stage
 
 
 def _positive(stage: str, **numbers: int) -> None:

@@ -3,6 +3,8 @@
 from isthmus.train.objectives.base import Objective
 from isthmus.train.objectives.next_token import NextToken
 
+__all__ = ["OBJECTIVES", "NextToken", "Objective"]
+
 OBJECTIVES: dict[str, type[Objective]] = {
     "next-token": NextToken,
 }

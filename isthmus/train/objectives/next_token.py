@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from isthmus.data.collate import Batch
+from isthmus.data.tokens import IGNORED
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.train.objectives.base import Objective
 
@@ -23,9 +24,10 @@ class NextToken(Objective):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Supervised tokens of the batch."""
-        return {"loss": batch.num_supervised}
+        if batch.decoder_labels is not None:
+            return {"loss": int((batch.decoder_labels != IGNORED).sum())}
+        return {"loss": int((batch.labels[:, 1:] != IGNORED).sum())}
 
     def losses(self, model: VisionLanguageModel, batch: Batch) -> dict[str, Tensor]:
         """The sum of the supervised tokens' cross-entropies."""
-        output = model(batch)
-        return {"loss": output.loss * output.num_supervised}
+        return {"loss": model(batch).token_losses.sum()}

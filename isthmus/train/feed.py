@@ -1,0 +1,190 @@
+"""Feed a model: the batches of any step, as a pure function of the stage and the step, with features from the cache."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from isthmus.data.collate import Batch
+from isthmus.data.mixture import Mixture
+from isthmus.data.sample import ImageRef, Sample
+from isthmus.encoders.cache import FeatureCache, default_folder
+from isthmus.encoders.cached import CachedEncoder
+from isthmus.model import VisionLanguageModel
+from isthmus.train.progress import Progress, ProgressDisplay
+from isthmus.train.randomness import seed_of
+from isthmus.train.remember import remembered
+from isthmus.train.stage import Stage
+
+CACHE_GIB = 8.0
+"""Features that would take more than this are not kept: images are then encoded at each step."""
+_BYTES = 2
+_WARM_AT_ONCE = 64
+
+
+class Seen:
+    """Accepts samples whose images can be encoded (or, where pixels are fed, opened); each image is tried once."""
+
+    def __init__(self, encoder: CachedEncoder | None) -> None:
+        self.encoder = encoder
+        self.good: set[str] = set()
+        self.bad: dict[str, str] = {}
+
+    def __call__(self, sample: Sample) -> None:
+        """Raises ValueError, with the reason, when an image of the sample cannot be used."""
+        for image in sample.images:
+            key = image.key
+            if key not in self.good:
+                self.try_all([image])
+            if key in self.bad:
+                raise ValueError(self.bad[key])
+
+    def try_all(self, images: Sequence[ImageRef]) -> None:
+        """Find out about these images, together where that works."""
+        try:
+            if self.encoder is None or self.encoder.cache is None:
+                for image in images:
+                    image.load()
+            else:
+                for view in range(self.encoder.views):
+                    self.encoder.features(images, view)
+            self.good.update(image.key for image in images)
+        except ValueError as error:
+            if len(images) == 1:
+                self.bad[images[0].key] = str(error)
+            else:
+                for image in images:
+                    self.try_all([image])
+
+
+class Feed:
+    """The batches of one process. `rank` of `num_ranks` processes share every step's samples evenly.
+
+    Raises:
+        ValueError: the processes do not divide the batch.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        model: VisionLanguageModel,
+        *,
+        device: torch.device,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        if stage.batch_size % num_ranks:
+            raise ValueError(f"batch_size={stage.batch_size} cannot be shared by {num_ranks} processes evenly.")
+        self.stage, self.model, self.rank, self.num_ranks = stage, model, rank, num_ranks
+        self.share = stage.batch_size // num_ranks
+        self.micro = min(self.share, stage.micro_batch_size or self.share)
+        single = stage.model.llm is not None and stage.model.llm.kind == "encoder-decoder"
+        plain = Mixture(remembered(stage.data), seed=stage.seed, accept=_accept_all, single_exchange=single)
+        self.num_steps = stage.num_steps(len(plain))
+        self.encoder, self.plain_encoder = self._encoders(device, num_samples=len(plain))
+        self.seen = Seen(self.encoder)
+        self.seen_plain = self.seen if self.encoder is self.plain_encoder else Seen(self.plain_encoder)
+        self.unchecked = plain
+        self.mixture = Mixture(remembered(stage.data), seed=stage.seed, accept=self.seen, single_exchange=single)
+        self.held_out: Mixture | None = None
+        if stage.validation:
+            self.held_out = Mixture(
+                remembered(stage.validation), seed=0, accept=self.seen_plain, single_exchange=single
+            )
+        self._validation_batches: list[Batch] | None = None
+
+    def step(self, step: int) -> list[Batch]:
+        """This process's micro-batches of a step (0 is the first), on the CPU."""
+        first = step * self.stage.batch_size
+        positions = range(first + self.rank, first + self.stage.batch_size, self.num_ranks)
+        samples = [self.mixture[position] for position in positions]
+        view = self._view(step)
+        return [self._batch(some, self.encoder, view) for some in _chunks(samples, self.micro)]
+
+    def validation(self) -> Iterator[Batch]:
+        """This process's share of the held-out samples, each once, plain views."""
+        assert self.held_out is not None
+        positions = range(self.rank, len(self.held_out), self.num_ranks)
+        for chunk in _chunks(positions, max(self.micro, 8)):
+            yield self._batch([self.held_out[position] for position in chunk], self.plain_encoder, 0)
+
+    def warm(self, display: ProgressDisplay, first_step: int = 0) -> int:
+        """Encode every image the coming steps read that is not in the cache yet; returns how many were encoded."""
+        kept = [one for one in (self.encoder, self.plain_encoder) if one is not None and one.cache is not None]
+        if not kept:
+            return 0
+        once = list({id(one): one for one in kept}.values())
+        before = sum(one.encoder_calls for one in once)
+        first = first_step * self.stage.batch_size
+        last = min(self.num_steps * self.stage.batch_size, first + len(self.unchecked))
+        work = [(self.seen, self.unchecked, range(first + self.rank, last, self.num_ranks))]
+        if self.held_out is not None:
+            ahead = Mixture(remembered(self.stage.validation), seed=0, accept=_accept_all)
+            work.append((self.seen_plain, ahead, range(self.rank, len(ahead), self.num_ranks)))
+        total = sum(len(positions) for _, _, positions in work)
+        done = 0
+        for seen, mixture, positions in work:
+            for chunk in _chunks(positions, _WARM_AT_ONCE):
+                _try(seen, [mixture[position] for position in chunk])
+                done += len(chunk)
+                display.update(Progress(name=self.stage.name, phase="features", done=done, total=total))
+        return sum(one.encoder_calls for one in once) - before
+
+    def skipped(self) -> int:
+        """How many different samples could not be used so far."""
+        return len(self.mixture.skipped) + (0 if self.held_out is None else len(self.held_out.skipped))
+
+    def _view(self, step: int) -> int:
+        views = self.stage.cached_views
+        if self.encoder is None or self.encoder.views == views == 1 or self.encoder is self.plain_encoder:
+            return 0
+        drawn = seed_of(self.stage.seed, "view", step)
+        return drawn % views if views else 1 + drawn % (2**31)
+
+    def _batch(self, samples: Sequence[Sample], encoder: CachedEncoder | None, view: int) -> Batch:
+        images = [image for sample in samples for image in sample.images]
+        tokenizer = self.model.llm.tokenizer
+        if not images:
+            return self.stage.model.batch(samples, tokenizer=tokenizer, plans=())
+        if encoder is None:
+            pixels, plans = self.model.prepare(samples)
+            return self.stage.model.batch(samples, tokenizer=tokenizer, plans=plans, pixels=pixels)
+        features, plans = encoder.features(images, view)
+        return self.stage.model.batch(samples, tokenizer=tokenizer, plans=plans, features=features)
+
+    def _encoders(self, device: torch.device, num_samples: int) -> tuple[CachedEncoder | None, CachedEncoder | None]:
+        """The encoders of training and of validation; none where the encoder learns, and pixels are fed."""
+        stage = self.stage
+        if stage.learns("encoder"):
+            return None, None
+        config = stage.model.encoder
+        shape = config.shape()
+        channels = shape.width * (shape.grid.size + shape.prefix) + sum(shape.level_widths) * shape.grid.size
+        images = min(num_samples, self.num_steps * stage.batch_size)
+        fits = images * max(1, stage.cached_views) * channels * _BYTES <= CACHE_GIB * 2**30
+        cache = FeatureCache(default_folder(), max_gib=CACHE_GIB) if fits else None
+        chunk = 1 if device.type == "cpu" else 32
+        plain = CachedEncoder(config, cache, views=1 if fits else 0, chunk=chunk, device=device)
+        if stage.cached_views == 1 or (stage.cached_views > 1 and not fits):
+            return plain, plain
+        views = stage.cached_views
+        return CachedEncoder(config, cache if views else None, views=views, chunk=chunk, device=device), plain
+
+
+def _chunks(values: Sequence, size: int) -> Iterator[Sequence]:
+    return (values[first : first + size] for first in range(0, len(values), size))
+
+
+def _accept_all(sample: Sample) -> None:
+    """Opens nothing: for looking ahead."""
+
+
+def _try(seen: Seen, samples: Sequence[Sample]) -> None:
+    """Find out about the images of these samples that were not tried before."""
+    images: dict[str, ImageRef] = {}
+    for image in (image for sample in samples for image in sample.images):
+        with contextlib.suppress(ValueError):
+            images.setdefault(image.key, image)
+    new = [image for key, image in images.items() if key not in seen.good and key not in seen.bad]
+    if new:
+        seen.try_all(new)

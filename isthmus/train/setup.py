@@ -1,0 +1,247 @@
+"""Before the first step: the run folder, the model with its start, what learns, the optimizer, the data."""
+
+import dataclasses
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from isthmus import __version__
+from isthmus.config import to_json
+from isthmus.data.collate import Batch
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.runs import (
+    ALWAYS_SAVED,
+    FINISHED_FILE,
+    STAGE_FILE,
+    WEIGHTS_FILE,
+    Run,
+    find_run,
+    load_trained,
+    saveable,
+)
+from isthmus.train import checkpoint, freeze
+from isthmus.train.feed import Feed
+from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
+from isthmus.train.progress import ProgressDisplay
+from isthmus.train.randomness import seed_torch
+from isthmus.train.stage import Stage
+
+
+class Losses(nn.Module):
+    """The model and its objectives as one module, so that every process goes through one forward call."""
+
+    def __init__(self, model: VisionLanguageModel, stage: Stage) -> None:
+        super().__init__()
+        self.model = model
+        self.objectives = stage.objectives
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Items that each named loss sums over."""
+        return {name: count for objective in self.objectives for name, count in objective.counts(batch).items()}
+
+    def weights(self, names: list[str], batch: Batch) -> dict[str, float]:
+        """The weight of each named loss."""
+        found = {name: objective.weight for objective in self.objectives for name in objective.counts(batch)}
+        return {name: found[name] for name in names}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Every named loss as a sum over this batch's items."""
+        return {name: loss for one in self.objectives for name, loss in one.losses(self.model, batch).items()}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Setup:
+    """Everything a run needs, ready for its next step. `module` is `losses`, wrapped for several processes."""
+
+    stage: Stage
+    accelerator: Accelerator
+    model: VisionLanguageModel
+    losses: Losses
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    feed: Feed
+    report: freeze.FreezeReport
+    kept: frozenset[str]
+    saved: checkpoint.Saved | None
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the run."""
+        return self.feed.num_steps
+
+    def kept_tensors(self) -> dict[str, Tensor]:
+        """What a save holds of the model: what learns, what it started from, connector and arrangement."""
+        return {name: tensor for name, tensor in saveable(self.model).items() if name in self.kept}
+
+    def optimizer_tensors(self) -> dict[str, Tensor]:
+        """What a save holds of the optimizer."""
+        return optimizer_tensors(self.optimizer)
+
+
+def open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None, accelerator: Accelerator) -> bool:
+    """Make the run folder, or check that it is this stage's; says whether anything is left to train.
+
+    Raises:
+        ValueError: it holds another stage, or a run and not `resume`; or the start does not fit.
+    """
+    if accelerator.is_main_process:
+        _open_folder(stage, folder, resume=resume, start=start)
+    accelerator.wait_for_everyone()
+    return not (folder / FINISHED_FILE).is_file()
+
+
+def _open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None) -> None:
+    path = folder / STAGE_FILE
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        begun = {
+            "isthmus": __version__,
+            "commit": _commit(),
+            "model_fingerprint": stage.model.fingerprint(),
+            "encoder": stage.model.encoder.fingerprint(),
+            "llm": None if stage.model.llm is None else stage.model.llm.fingerprint(),
+            "start": _start(stage, start),
+            "stage": to_json(stage),
+        }
+        checkpoint.write_whole(path, json.dumps(begun, indent=1).encode())
+        return
+    if not resume:
+        raise ValueError(f"{folder} already holds a run. Resume it (--resume), or choose another folder.")
+    known = Run(folder).stage_json
+    wanted = json.loads(json.dumps(to_json(stage)))
+    other = sorted(key for key in {*wanted, *known["stage"]} if wanted.get(key) != known["stage"].get(key))
+    if other:
+        raise ValueError(
+            f"{folder} holds another stage: it differs in {', '.join(other)}. "
+            f"Resume with the stage it was started with, or choose another folder."
+        )
+    if known["model_fingerprint"] != stage.model.fingerprint():
+        raise ValueError(f"The frozen weights of {folder} have changed since it was started. Bring them back.")
+    checkpoint.remove_leftovers(folder)
+
+
+def _start(stage: Stage, start: Path | None) -> dict[str, str] | None:
+    """The run to start from, checked."""
+    if stage.start_from is None:
+        if start is not None:
+            raise ValueError(f"Stage {stage.name!r} starts from nothing, but {start} was given. Set `start_from`.")
+        return None
+    if start is not None:
+        run = Run(start)
+    elif (Path(stage.start_from) / STAGE_FILE).is_file():
+        run = Run(stage.start_from)
+    else:
+        run = find_run(stage.start_from, stage.model)
+    check_fit(run, stage.model)
+    path = run.folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise ValueError(f"{run.folder} has no {WEIGHTS_FILE} to start from: nothing was saved in it yet.")
+    return {"folder": str(run.folder.resolve()), "weights": _hash(path)}
+
+
+def check_fit(run: Run, model: Model) -> None:
+    """Raises ValueError, naming the parts, when a run's model is not this one."""
+    if run.stage_json["model_fingerprint"] == model.fingerprint():
+        return
+    theirs, ours = run.stage_json["stage"]["model"], json.loads(json.dumps(to_json(model)))
+    parts = [part for part in ("connector", "arrange") if theirs.get(part) != ours[part]]
+    parts += [part for part in ("encoder", "llm") if run.stage_json.get(part) != _fingerprint(model, part)]
+    raise ValueError(
+        f"{run.folder} was trained with another {' and '.join(parts) or 'model'}, so its weights do not fit. "
+        f"Make these parts equal, or start from another run."
+    )
+
+
+def _fingerprint(model: Model, part: str) -> str | None:
+    config = getattr(model, part)
+    return None if config is None else str(config.fingerprint())
+
+
+def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay) -> Setup:
+    """Build the model, load start and save, freeze, warm the feature cache.
+
+    Raises:
+        ValueError: `train` names nothing, weights do not fit, no usable data.
+    """
+    model = build_model(stage)
+    kept = _load_start(model, folder)
+    freeze.apply(model, stage.train)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    kept |= learning | {name for name in saveable(model) if name.startswith(ALWAYS_SAVED)}
+    kept |= {name for name, _ in model.named_buffers() if name in saveable(model) and stage.learns(name.split(".")[0])}
+    saved = checkpoint.latest(folder)
+    if saved is not None:
+        _load_save(model, saved, kept)
+    model.to(accelerator.device)
+    optimizer = stage.optimizer.build(model.named_parameters())
+    if saved is not None:
+        load_optimizer_tensors(optimizer, saved.optimizer())
+    losses = Losses(model, stage)
+    feed = Feed(
+        stage,
+        model,
+        device=accelerator.device,
+        rank=accelerator.process_index,
+        num_ranks=accelerator.num_processes,
+    )
+    feed.warm(display, 0 if saved is None else saved.step)
+    accelerator.wait_for_everyone()
+    return Setup(
+        stage=stage,
+        accelerator=accelerator,
+        model=model,
+        losses=losses,
+        module=accelerator.prepare_model(losses),
+        optimizer=optimizer,
+        feed=feed,
+        report=freeze.report(model, optimizer),
+        kept=frozenset(kept),
+        saved=saved,
+    )
+
+
+def build_model(stage: Stage) -> VisionLanguageModel:
+    """The model with fresh parts drawn from the stage's seed, whether or not the encoder is loaded."""
+    seed_torch(stage.seed, "fresh weights")
+    model = VisionLanguageModel(stage.model, with_encoder=False)
+    if stage.learns("encoder"):
+        model.encoder = stage.model.encoder.build().requires_grad_(False)
+    return model
+
+
+def _load_start(model: VisionLanguageModel, folder: Path) -> set[str]:
+    start = Run(folder).stage_json["start"]
+    if start is None:
+        return set()
+    run = Run(start["folder"])
+    if _hash(run.folder / WEIGHTS_FILE) != start["weights"]:
+        raise ValueError(f"The weights of {run.folder} have changed since {folder} started from them. Start a new run.")
+    return set(load_trained(model, run.weights(), source=str(run.folder), with_encoder=model.encoder is not None))
+
+
+def _load_save(model: VisionLanguageModel, saved: checkpoint.Saved, kept: set[str]) -> None:
+    names = load_trained(model, saved.weights(), source=str(saved.folder))
+    if names != kept:
+        raise ValueError(f"{saved.folder} does not hold what this stage trains: {sorted(names ^ kept)[:4]}.")
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _commit() -> str | None:
+    """The commit of the package's own checkout, or None where it was installed without one."""
+    try:
+        place = Path(__file__).parent
+        said = subprocess.run(
+            ["git", "log", "-1", "--format=%H", "--", "."], cwd=place, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.stdout.strip() or None
