@@ -1,0 +1,39 @@
+"""Where samples come from. A new source is one file with a config class, and its line in `SOURCES`."""
+
+from isthmus.data.sources.base import Dataset, Source, SourceConfig
+from isthmus.data.sources.caption_file import CaptionFile
+from isthmus.data.sources.llava_file import LlavaFile
+from isthmus.data.sources.nlvr import NlvrBoxes
+from isthmus.data.sources.text_file import TextFile
+from isthmus.data.sources.textbook import Textbook
+from isthmus.data.sources.world import WorldStyle
+from isthmus.data.sources.world_chat import WorldCaptions, WorldChat
+
+SOURCES: tuple[type[SourceConfig], ...] = (
+    WorldChat,
+    WorldCaptions,
+    Textbook,
+    NlvrBoxes,
+    CaptionFile,
+    LlavaFile,
+    TextFile,
+)
+
+TYPES: dict[str, type] = {made.__name__: made for made in (*SOURCES, Source, WorldStyle)}
+"""Every config class of this room that may be read from JSON."""
+
+__all__ = [
+    "SOURCES",
+    "TYPES",
+    "CaptionFile",
+    "Dataset",
+    "LlavaFile",
+    "NlvrBoxes",
+    "Source",
+    "SourceConfig",
+    "TextFile",
+    "Textbook",
+    "WorldCaptions",
+    "WorldChat",
+    "WorldStyle",
+]
