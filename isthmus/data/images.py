@@ -98,8 +98,7 @@ def inside(root: Path, path: str) -> Path:
 
 @lru_cache(maxsize=65_536)
 def _file_key(path: str, size: int, changed: int) -> str:
-    assert size >= 0
-    assert changed is not None
+    """The key of a file's bytes; size and time of change tell one state of the file from the next."""
     return content_key(Path(path).read_bytes())
 
 

@@ -8,13 +8,14 @@ of the same source takes its place, chosen by the same pure function.
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+from isthmus.data.prompts import split_turns
+from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Dataset, Source
 
 _log = logging.getLogger(__name__)
@@ -45,24 +46,6 @@ class OpenedImages:
                 if type(image).__name__ != "SceneImage":
                     image.load()
                 self._opened.add(key)
-
-
-def one_exchange(sample: Sample, choice: int) -> Sample:
-    """The sample with one of its exchanges alone (`choice` counts round), its image marks moved to the front of it.
-
-    For language models that take a single answer, such as encoder-decoders. A sample with one exchange stays as it is.
-    """
-    answers = [place for place, turn in enumerate(sample.turns) if turn.role == "assistant"]
-    if len(answers) < 2 or any(IMAGE_MARK in sample.turns[place].text for place in answers):
-        return sample
-    place = answers[choice % len(answers)]
-    first = answers[answers.index(place) - 1] + 1 if place != answers[0] else 0
-    system = [turn for turn in sample.turns[:first] if turn.role == "system"]
-    asked = [turn for turn in sample.turns[first:place] if turn.role == "user"]
-    marks = "".join(f"{IMAGE_MARK}\n" for _ in sample.images)
-    text = "\n".join(turn.text.replace(IMAGE_MARK, "").strip() for turn in asked)
-    user = Turn(role="user", text=(marks + text).rstrip("\n") if not text else marks + text)
-    return replace(sample, id=f"{sample.id}#{choice % len(answers)}", turns=(*system, user, sample.turns[place]))
 
 
 def _raw(seed: int, *parts: object) -> np.random.PCG64:
@@ -144,7 +127,7 @@ class Mixture:
             try:
                 sample = dataset[index]
                 if self._single_exchange:
-                    sample = one_exchange(sample, _raw(self._seed, "exchange", position).random_raw() % 2**32)
+                    sample = self._one_exchange(sample, position)
                 self._accept(sample)
                 return sample, tuple(skips)
             except (ValueError, OSError) as error:
@@ -153,6 +136,12 @@ class Mixture:
         raise ValueError(
             f"Source {self._names[source]} gave no readable sample in {_TRIES} tries. The last one: {skips[-1].reason}"
         )
+
+    def _one_exchange(self, sample: Sample, position: int) -> Sample:
+        exchanges = split_turns(sample, history=False)
+        if not exchanges:
+            raise ValueError(f"Sample {sample.id!r} has no assistant turn to learn.")
+        return exchanges[_raw(self._seed, "exchange", position).random_raw() % len(exchanges)]
 
     def _note(self, skip: Skip) -> Skip:
         if (skip.source, skip.index) not in self.skipped:

@@ -26,7 +26,7 @@ ORDERS = tuple(permutations(range(3)))
 """`ORDERS[k][place]` is the box of the packed picture that stands at `place` in permutation k."""
 _LEFT = (0, 150, 300)
 _SIDE = 100
-_PAPER = (211, 211, 211)
+_GAP = (128, 128, 128)
 
 NlvrTask = Literal["truth", "exact", "mixed"]
 NlvrSplit = Literal["train", "val", "test"]
@@ -54,7 +54,7 @@ class BoxesImage:
         """The picture. Raises ValueError naming the archive and the offset."""
         packed = self.packed.load()
         size, corners = ((210, 210), ((0, 0), (110, 0), (0, 110))) if self.layout == "square" else _STRIP
-        picture = Image.new("RGB", size, _PAPER)
+        picture = Image.new("RGB", size, _GAP)
         for corner, box in zip(corners, self.order, strict=True):
             left = _LEFT[box]
             picture.paste(packed.crop((left, 0, left + _SIDE, _SIDE)), corner)
@@ -177,13 +177,9 @@ def questions(
     for number, order in enumerate(ORDERS):
         for example in examples:
             rng = random.Random(f"nlvr question {seed} {example.id} {number}")
-            image = BoxesImage(
-                packed=example.packed, order=rng.choice(ORDERS) if task == "truth" else order, layout=layout
-            )
-            if task == "truth":
-                asked = [(*example.truth(), YES_NO)]
-            else:
-                asked = ask_boxes(example.permuted(order), rng, 1)
+            shown = rng.choice(ORDERS) if task == "truth" else order
+            image = BoxesImage(packed=example.packed, order=shown, layout=layout)
+            asked = ask_boxes(example.permuted(order), rng, 1) if task == "exact" else [(*example.truth(), YES_NO)]
             found += [_held_out(task, *one, image, f"{example.id}-{number}") for one in asked]
             if len(found) == num:
                 return found

@@ -1,7 +1,7 @@
 """A sample of OpenStax textbook figures with the descriptions, questions and credits that came with them.
 
-Source: the shared figures' own README lists repository, commit and licence (CC BY 4.0) of every book; `bundled/textbook`
-repeats it. The splits are by book section, as they came.
+Source: OpenStax, Rice University (CC BY 4.0); `bundled/textbook/README.md` lists repository and commit of every book.
+The splits are by book section, as they came.
 """
 
 import json
@@ -84,7 +84,7 @@ def _asked(figure: _Figure, task: str) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Textbook(SourceConfig):
-    """One conversation a figure. "mixed" asks all that the figure has: kind, subject, reading, and a description last."""
+    """One conversation a figure. "mixed" asks all that it has: kind, subject, reading, and a description last."""
 
     task: TextbookTask = "mixed"
     split: TextbookSplit = "train"
@@ -164,7 +164,9 @@ def _held_out(figure: _Figure, family: str) -> list[Sample]:
 
 
 def _retrieval(figure: _Figure, figures: list[_Figure], rng: random.Random) -> Sample:
-    others = rng.sample([other for other in figures if other.id != figure.id], CANDIDATES - 1)
+    others = rng.sample(
+        [other for other in figures if other.id != figure.id and other.short != figure.short], CANDIDATES - 1
+    )
     right = rng.randrange(CANDIDATES)
     shown = [other.image for other in others]
     shown.insert(right, figure.image)

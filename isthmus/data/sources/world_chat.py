@@ -169,8 +169,8 @@ def questions(
         ValueError: an unknown family, or a style whose scenes offer too few such questions.
     """
     if style is None:
-        shown = {"reading": {"writing": 1.0, "chart": 0.0}, "chart": {"chart": 1.0, "writing": 0.0}}
-        style = replace(WorldStyle(), **shown.get(family, {}))
+        styles = {"reading": WorldStyle(writing=1.0, chart=0.0), "chart": WorldStyle(writing=0.0, chart=1.0)}
+        style = styles.get(family, WorldStyle())
     found: list[Sample] = []
     number = empty = 0
     while len(found) < num:
