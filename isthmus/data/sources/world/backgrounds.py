@@ -12,7 +12,7 @@ from PIL import Image
 from isthmus.data.sources.world.scene import Background, Rgb
 
 Kind = Literal["flat", "gradient", "noise", "stripes", "checker"]
-Shares = npt.NDArray[np.float32]
+Shares = npt.NDArray[np.uint8]
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -40,21 +40,23 @@ def paint_background(background: Background, size: int) -> Image.Image:
     """The background as an RGB picture of `size` x `size` pixels."""
     if background.kind == "flat":
         return Image.new("RGB", (size, size), background.first)
-    along: Shares = ((np.arange(size) + 0.5) / size).astype(np.float32)
-    share: Shares
+    share = _shares(background, size)
+    mask = Image.fromarray(np.ascontiguousarray(share.T if background.turned else share))
+    first, second = (Image.new("RGB", (size, size), rgb) for rgb in (background.first, background.second))
+    return Image.composite(second, first, mask)
+
+
+def _shares(background: Background, size: int) -> Shares:
+    """The second colour's share in every pixel, of 255."""
+    if background.kind == "noise":
+        return np.random.default_rng(background.seed).integers(0, 256, (size, size), dtype=np.uint8)
+    along = (np.arange(size) + 0.5) / size
     if background.kind == "gradient":
-        share = np.broadcast_to(along[:, None], (size, size))
-    elif background.kind == "stripes":
-        share = np.broadcast_to((np.floor(along * 2 * background.periods) % 2)[:, None], (size, size))
-    elif background.kind == "checker":
-        odd = np.floor(along * 2 * background.periods)
-        share = (odd[:, None] + odd) % 2
-    else:
-        share = np.random.default_rng(background.seed).random((size, size), dtype=np.float32)
-    if background.turned:
-        share = share.T
-    first, second = (np.asarray(rgb, dtype=np.float32) for rgb in (background.first, background.second))
-    return Image.fromarray((first + share[..., None] * (second - first) + 0.5).astype(np.uint8))
+        return np.broadcast_to((along * 255).astype(np.uint8)[:, None], (size, size))
+    odd = (along * 2 * background.periods).astype(np.uint8) % 2
+    if background.kind == "stripes":
+        return np.broadcast_to(odd[:, None] * np.uint8(255), (size, size))
+    return (odd[:, None] ^ odd) * np.uint8(255)
 
 
 def is_dark(background: Background) -> bool:
