@@ -10,12 +10,15 @@ IMAGE_MARK = "<image>"
 
 
 class ImageRef(Protocol):
-    """An image that is not loaded yet: a file, a member of a tar shard, a scene to render."""
+    """An image that is not loaded yet: a file, a member of an archive, a scene to render.
 
-    @property
-    def key(self) -> str:
-        """A content address: equal keys mean equal pixels, in any process and on any day."""
-        ...
+    `key` is a content address: equal keys mean equal pixels, in any process and on any day.
+    """
+
+    if TYPE_CHECKING:  # a check at run time would ask for the key, which may read the file
+
+        @property
+        def key(self) -> str: ...
 
     def load(self) -> Image.Image:
         """The RGB image. Raises ValueError (naming the image) when it cannot be read safely."""

@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from isthmus.data.sample import Sample
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Samples by number. `dataset[i]` is a pure function of `i`; it opens no image."""
 

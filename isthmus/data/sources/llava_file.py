@@ -9,7 +9,7 @@ blind, is refused by name.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from isthmus.data.images import FileImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
@@ -41,6 +41,7 @@ class LlavaFile(SourceConfig):
         return _Conversations(self, JsonLines(path) if path.suffix == ".jsonl" else _List(path))
 
 
+@runtime_checkable
 class _Rows(Protocol):
     def __len__(self) -> int: ...
 
