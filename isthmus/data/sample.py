@@ -1,7 +1,7 @@
 """The one form of a sample: turns of text with `<image>` marks, and the images that stand there."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -9,6 +9,7 @@ IMAGE_MARK = "<image>"
 """Stands in a turn's text where an image's tokens go; each mark needs exactly one image."""
 
 
+@runtime_checkable
 class ImageRef(Protocol):
     """An image that is not loaded yet: a file, a member of an archive, a scene to render.
 
