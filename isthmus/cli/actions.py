@@ -1,0 +1,133 @@
+"""One function a command: find what is named, call the library once, print what came."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from isthmus.cli import commands
+from isthmus.cli.fields import with_fields
+from isthmus.recipes import RECIPES, STUDIES, Recipe, find
+
+T = TypeVar("T")
+
+
+def act(command: object, rest: Sequence[str]) -> None:
+    """Run a parsed command. `rest` are the arguments that set fields of its recipe."""
+    ACTIONS[type(command)](command, rest)
+
+
+def train(command: commands.Train, rest: Sequence[str]) -> None:
+    """Train a recipe's stage, or go on with a run."""
+    from isthmus.cli.stages import saved_stage
+    from isthmus.runs import new_run_folder
+    from isthmus.train.loop import train as run_training
+
+    if command.resume is not None:
+        if command.recipe is not None or rest or command.out is not None:
+            raise ValueError("--resume FOLDER goes on with the stage in that folder: give no recipe, field or --out.")
+        folder, stage = command.resume, saved_stage(command.resume)
+    else:
+        if command.recipe is None:
+            raise ValueError(f"Name a recipe, or a run to --resume. Recipes: {', '.join(RECIPES)}.")
+        stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"train {command.recipe}")
+        folder = command.out or new_run_folder(stage.name)
+    run = run_training(stage, folder, resume=command.resume is not None, start=command.start)
+    losses = ", ".join(f"{name} {value}" for name, value in run.result.items())
+    print(f"Finished {run.name} in {folder}: {losses}")
+    print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
+
+
+def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
+    """Ask a run the questions of its tasks, and print the accuracy of each."""
+    from isthmus.cli.evaluating import evaluate_run, table
+
+    scored = evaluate_run(command)
+    Console().print(table(scored))
+    print(f"Every prompt, answer and score: {scored.path}")
+
+
+def ask(command: commands.Ask, rest: Sequence[str]) -> None:
+    """Print the answer to one question about one image."""
+    from isthmus.data.images import FileImage
+    from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+    from isthmus.llms import Generation
+    from isthmus.runs import Run
+
+    if IMAGE_MARK in command.question:
+        raise ValueError(f"Leave {IMAGE_MARK} out of the question: the image goes in front of it by itself.")
+    if not command.image.is_file():
+        raise ValueError(f"No image file {str(command.image)!r}.")
+    image = FileImage(root=str(command.image.parent), path=command.image.name)
+    image.load()
+    turn = Turn(role="user", text=f"{IMAGE_MARK}\n{command.question}")
+    model = Run(command.run).load_model()
+    options = Generation(max_new_tokens=command.max_new_tokens, num_beams=command.num_beams)
+    print(model.answer([Sample(id="asked", turns=(turn,), images=(image,))], options)[0])
+
+
+def compare(command: commands.Compare, rest: Sequence[str]) -> None:
+    """Run a study and print its table and where the report is."""
+    from isthmus.compare.run import run_study
+
+    study = _resolved(STUDIES, "study", command.study, rest, f"compare {command.study}")
+    run_study(study, command.out, workers=command.workers)
+
+
+def cost(command: commands.Cost, rest: Sequence[str]) -> None:
+    """Print what a recipe costs."""
+    from isthmus.cli.tables import cost_tables
+
+    stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"cost {command.recipe}")
+    for one in cost_tables(stage, image=command.image, text_tokens=command.text_tokens):
+        Console().print(one)
+
+
+def check(command: commands.Check, rest: Sequence[str]) -> None:
+    """Print samples of every source of a recipe with supervised tokens marked."""
+    from isthmus.cli.stages import checked_samples
+
+    stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"check {command.recipe}")
+    console = Console()
+    for title, lines in checked_samples(stage, num=command.num, scan=command.scan):
+        console.rule(title)
+        for line in lines:
+            console.print(line)
+
+
+def list_names(command: commands.List, rest: Sequence[str]) -> None:
+    """Print every name there is."""
+    from isthmus.cli.tables import names
+
+    Console().print(names())
+
+
+def show(command: commands.Show, rest: Sequence[str]) -> None:
+    """Print a recipe's values with their sources, or its JSON."""
+    from isthmus.cli.tables import provenance_table
+    from isthmus.config import to_json
+
+    table: dict[str, Recipe[Any]] = {**STUDIES, **RECIPES}
+    stage = _resolved(table, "recipe", command.recipe, rest, f"show {command.recipe}")
+    if command.json:
+        Console().print_json(data=to_json(stage))
+    else:
+        recipe = table[command.recipe]
+        Console().print(provenance_table(stage, recipe.make.__doc__ or "", recipe()))
+
+
+def _resolved(table: dict[str, Recipe[T]], kind: str, name: str, rest: Sequence[str], command: str) -> T:
+    """The named stage or study with the fields that were set."""
+    return with_fields(find(name, table, kind)(), rest, command=command)
+
+
+ACTIONS: dict[type, Callable[[Any, Sequence[str]], None]] = {
+    commands.Train: train,
+    commands.Compare: compare,
+    commands.Evaluate: evaluate,
+    commands.Ask: ask,
+    commands.Cost: cost,
+    commands.Check: check,
+    commands.List: list_names,
+    commands.Show: show,
+}

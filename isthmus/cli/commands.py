@@ -1,0 +1,130 @@
+"""What can be typed after `isthmus`: one dataclass a command. Read by tyro, and light, so that help answers at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+Control = Literal["none", "mean-image", "shuffled", "text-only"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train one stage of a recipe. Any field of the stage can follow: --model.connector q-former --steps 500."""
+
+    recipe: Positional[str | None] = None
+    """A name from `isthmus list`; `isthmus train NAME --help` shows every field with its value."""
+    out: Path | None = None
+    """The run folder; by default the next number under runs/RECIPE, in the current directory or ISTHMUS_RUNS."""
+    resume: Path | None = None
+    """In place of a recipe: a run folder to go on with, to the same weights and log as an unbroken run."""
+    start: Path | None = None
+    """The run folder this stage starts from, in place of the newest finished run of the recipe it names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Train every arm of a study and say which connector is better, by how much, and how sure that is."""
+
+    study: Positional[str]
+    """A study's name from `isthmus list`; `isthmus compare NAME --help` shows every field with its value."""
+    out: Path | None = None
+    """The study's folder, where finished trainings are not repeated; by default runs/studies/STUDY."""
+    workers: int | None = None
+    """Single-threaded trainings side by side; by default as many as there are cores."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Ask a trained run the held-out questions of its tasks; save every prompt, answer and score."""
+
+    run: Positional[Path]
+    """A run folder."""
+    tasks: tuple[str, ...] = ()
+    """Names of benchmarks; none means all of them."""
+    num: int = 200
+    """Held-out questions for each family."""
+    control: Control = "none"
+    """What the model is shown in place of the image, to see what it answers blind."""
+    batch_size: int = 32
+    """Questions answered at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Ask a trained run one question about one image, and print the answer."""
+
+    run: Positional[Path]
+    """A run folder."""
+    image: Positional[Path]
+    """An image file."""
+    question: Positional[str]
+    """The question, without an image mark."""
+    max_new_tokens: int = 32
+    """Longest answer, in tokens."""
+    num_beams: int = 1
+    """Beams of the search; 1 is greedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Tokens, parameters, FLOPs, KV bytes and training memory of a recipe, before any weight is loaded."""
+
+    recipe: Positional[str]
+    """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
+    image: tuple[int, int] | None = None
+    """Width and height of the picture in pixels; by default a square of the encoder's own size."""
+    text_tokens: int = 64
+    """Length of the prompt's text, in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Print samples of a recipe as the model reads them, with supervised tokens marked; refuse empty label masks."""
+
+    recipe: Positional[str]
+    """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
+    num: int = 3
+    """Samples to print from each source."""
+    scan: int = 100
+    """Samples to check from each source, the printed ones among them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """Everything that has a name: recipes, studies, connectors, encoders, language models, prompts, data, tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Print a recipe's resolved stage, each value with where it comes from."""
+
+    recipe: Positional[str]
+    """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
+    json: bool = False
+    """Print the stage as the JSON that a run folder holds."""
+
+
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "compare": Compare,
+    "evaluate": Evaluate,
+    "ask": Ask,
+    "cost": Cost,
+    "check": Check,
+    "list": List,
+    "show": Show,
+}
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Ask, tyro.conf.subcommand("ask")]
+    | Annotated[Cost, tyro.conf.subcommand("cost")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Show, tyro.conf.subcommand("show")]
+)

@@ -1,0 +1,99 @@
+"""Set any field of a recipe from the command line: `--model.encoder.image-size 96`, `--model.connector q-former`."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from isthmus.config import did_you_mean, replace_at
+from isthmus.connectors import CONNECTORS, ConnectorConfig
+from isthmus.connectors.arrange import ARRANGEMENTS, ArrangementConfig
+from isthmus.data.prompts import PROMPTS, PromptStyle
+from isthmus.encoders import ENCODERS, EncoderConfig
+from isthmus.llms import LLMS, LLMConfig
+
+T = TypeVar("T")
+
+CHOICES: tuple[tuple[type, Mapping[str, type]], ...] = (
+    (EncoderConfig, ENCODERS),
+    (ConnectorConfig, CONNECTORS),
+    (ArrangementConfig, ARRANGEMENTS),
+    (LLMConfig, LLMS),
+    (PromptStyle, PROMPTS),
+)
+"""Fields whose type can be chosen by name, and the names."""
+
+
+def with_fields(config: T, arguments: Sequence[str], *, command: str, own_options: Iterable[str] = ()) -> T:
+    """A copy of `config` with the fields set that the arguments name. `--help` among them prints every field and ends.
+
+    A field that holds a connector (an encoder, an arrangement, a language model, a prompt style) takes the name of
+    another kind, which starts from its own defaults; fields of the new kind may follow.
+
+    Raises:
+        ValueError: no such field or kind, with the nearest known ones, or values that the config refuses.
+    """
+    config, rest = _choose_kinds(config, arguments)
+    chosen, unknown = tyro.cli(
+        type(config),
+        default=config,
+        args=rest,
+        prog=f"isthmus {command}",
+        description=f"Every field with its value. Options of the command itself: isthmus {command.split()[0]} -h",
+        config=(tyro.conf.AvoidSubcommands,),
+        return_unknown_args=True,
+    )
+    if unknown:
+        known = [*option_names(config), *own_options]
+        raise ValueError(f"No field {unknown[0]!r}.{did_you_mean(unknown[0], known)} See isthmus {command} --help.")
+    return chosen
+
+
+def option_names(config: object, prefix: str = "--") -> list[str]:
+    """Every option that sets a field of this config, as typed."""
+    names: list[str] = []
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return names
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        names.append(name)
+        names += option_names(value, f"{name}.")
+        if isinstance(value, tuple):
+            for number, item in enumerate(value):
+                names += option_names(item, f"{name}.{number}.")
+    return names
+
+
+def _choose_kinds(config: T, arguments: Sequence[str]) -> tuple[T, list[str]]:
+    rest: list[str] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        path = argument.removeprefix("--").replace("-", "_")
+        kinds = _kinds(_at(config, path)) if argument.startswith("--") else None
+        if kinds is None:
+            rest.append(argument)
+            continue
+        if not waiting or waiting[0].startswith("--"):
+            raise ValueError(f"{argument} needs a name: {', '.join(kinds)}.")
+        name = waiting.pop(0)
+        if name not in kinds:
+            raise ValueError(
+                f"{argument} {name!r} is unknown.{did_you_mean(name, kinds)} There are: {', '.join(kinds)}."
+            )
+        config = replace_at(config, path, kinds[name]())
+    return config, rest
+
+
+def _at(config: object, path: str) -> Any:
+    """The value at a dotted path, or None where there is no such field."""
+    for part in path.split("."):
+        if not dataclasses.is_dataclass(config) or part not in {field.name for field in dataclasses.fields(config)}:
+            return None
+        config = getattr(config, part)
+    return config
+
+
+def _kinds(value: object) -> Mapping[str, type] | None:
+    return next((kinds for base, kinds in CHOICES if isinstance(value, base)), None)

@@ -1,0 +1,66 @@
+"""Stages for the command line: the one in a run folder, and the samples of one as the model will read them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.text import Text
+
+from isthmus import model as models
+from isthmus.compare.blind import Blind
+from isthmus.config import from_json
+from isthmus.data import sources
+from isthmus.data.check import check
+from isthmus.data.prompts import split_turns
+from isthmus.data.sample import Sample
+from isthmus.features import Plan
+from isthmus.model import Model
+from isthmus.runs import Run
+from isthmus.train.objectives import OBJECTIVES
+from isthmus.train.stage import AdamW, Cosine, Stage
+
+_MADE = (Stage, AdamW, Cosine, Blind, *OBJECTIVES.values())
+TYPES: dict[str, type] = {**models.TYPES, **sources.TYPES, **{made.__name__: made for made in _MADE}}
+"""Every config class that a stage may hold."""
+
+
+def saved_stage(folder: Path) -> Stage:
+    """The stage that a run folder was started with. Raises ValueError when the folder holds none."""
+    stage = from_json(Run(folder).stage_json["stage"], TYPES)
+    if not isinstance(stage, Stage):
+        raise ValueError(f"{folder} names a {type(stage).__name__} where a Stage belongs.")
+    return stage
+
+
+def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str, list[Text]]]:
+    """For each source a title and `num` printed samples, after `scan` of them were collated as in training.
+
+    Raises:
+        ValueError: a sample without supervised tokens, with image places and images that differ in number, or with an
+            image that cannot be read; it is named.
+    """
+    llm = stage.model.llm
+    if llm is None:
+        raise ValueError("A stage without a language model has no tokens to check: its model has llm=None.")
+    tokenizer = llm.tokenizer()
+    for number, source in enumerate(stage.data):
+        dataset = source.of.build()
+        wanted = min(max(num, scan), len(dataset))
+        lines: list[Text] = []
+        for index in range(wanted):
+            sample = dataset[index]
+            parts = split_turns(sample) if llm.kind == "encoder-decoder" else [sample]
+            plans = [plan for part in parts for plan in _plans(stage.model, part)]
+            batch = stage.model.batch(parts, tokenizer=tokenizer, plans=plans)
+            if index < num:
+                lines += check(batch, tokenizer)
+        title = f"data.{number}: {type(source.of).__name__}, weight {source.weight:g}, {len(dataset)} samples"
+        yield f"{title}; {wanted} checked", lines
+
+
+def _plans(model: Model, sample: Sample) -> list[Plan]:
+    plans: list[Plan] = []
+    first = 0
+    for image in sample.images:
+        plans.append(model.encoder.plan(image.load().size, first))
+        first = plans[-1].views.stop
+    return plans

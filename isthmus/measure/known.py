@@ -1,0 +1,35 @@
+"""Published architectures of common models, so that their cost needs no network. See known/README.md for sources."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from isthmus.connectors import QFormerConfig
+from isthmus.encoders import VisionEncoder
+from isthmus.model import Model
+
+FOLDER = Path(__file__).parent / "known"
+
+
+def known_names() -> tuple[str, ...]:
+    """The hub ids whose shapes are kept in the package."""
+    return tuple(sorted(path.parent.name.replace("--", "/", 1) for path in FOLDER.glob("*/config.json")))
+
+
+def offline(model: Model) -> Model:
+    """The same model for costs: parts of a known architecture point to the numbers in the package, nothing is loaded.
+
+    The result has shapes and no weights; a part of another name is left as it is and read by `transformers`.
+    """
+    encoder, connector, llm = model.encoder, model.connector, model.llm
+    if isinstance(encoder, VisionEncoder):
+        encoder = replace(encoder, name=_local(encoder.name))
+    if isinstance(connector, QFormerConfig):
+        connector = replace(connector, start_from=None)
+    if llm is not None:
+        llm = replace(llm, name=_local(llm.name))
+    return replace(model, encoder=encoder, connector=connector, llm=llm)
+
+
+def _local(name: str) -> str:
+    folder = FOLDER / name.replace("/", "--", 1)
+    return str(folder) if (folder / "config.json").is_file() else name

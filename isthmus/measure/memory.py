@@ -1,0 +1,124 @@
+"""An estimate of the memory one training process needs, from configs alone.
+
+Weights, gradients and optimizer state are exact for AdamW without sharding. Activations of connector and language model
+are counted by running both on torch's meta device, where tensors have shapes and no content, and adding up what
+autograd keeps. What comes on top, and is not counted: temporary buffers, the allocator's slack, torch itself, and the
+activations of an encoder that learns.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from isthmus.features import Features, FeatureShape
+from isthmus.llms import LLMConfig
+from isthmus.measure.cost import Cost, cost
+from isthmus.measure.known import offline
+from isthmus.model import Model
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingMemory:
+    """Bytes of one process at one micro-batch."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """Two moments for each learned weight (AdamW)."""
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it together."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def training_memory(
+    model: Model,
+    *,
+    train: tuple[str, ...] = ("connector",),
+    samples: int = 1,
+    text_tokens: int = 64,
+    image: tuple[int, int] | None = None,
+) -> TrainingMemory:
+    """Memory of a forward and backward pass over `samples` prompts of one image and `text_tokens` each.
+
+    Raises:
+        ValueError: as `cost` does.
+    """
+    known = offline(model)
+    assert known.llm is not None or known.target()
+    bill = cost(model, train=train, image=image, text_tokens=text_tokens)
+    weights = learned = 0
+    for name, part in bill.parts.items():
+        config = getattr(known, name)
+        number = _BYTES[getattr(config, "precision", "float32")]
+        weights += number * part.parameters
+        learned += number * part.learned
+    return TrainingMemory(
+        weights=weights,
+        gradients=learned,
+        optimizer=2 * learned,
+        activations=samples * _activations(known, bill, train),
+    )
+
+
+def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
+    """Bytes that autograd keeps of one sample: connector, language model, and the logits of the text."""
+    assert model.llm is not None
+    source, target = model.source(), model.target()
+    with torch.device("meta"):
+        connector = model.connector.build(source, target)
+    connector.requires_grad_(bill.connector.learned > 0)
+    views = _blank(source, bill.views).requires_grad_(bill.encoder.learned > 0)
+    kept = _kept(connector, lambda: connector(_features(source, views)).tokens)
+    if bill.encoder.learned or bill.connector.learned or bill.llm.learned:
+        kept += _llm_activations(model.llm, bill, train)
+    return kept
+
+
+def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
+    skeleton = copy.deepcopy(llm.skeleton()).to(llm.dtype)
+    for name, parameter in skeleton.named_parameters():
+        parameter.requires_grad_(any(f"llm.model.{name}.".startswith(f"{path}.") for path in train))
+    length = bill.visual_tokens + bill.text_tokens
+    width = llm.shape().embedding_width
+    # With a mask of four axes transformers builds none of its own, which would need real numbers.
+    mask = torch.empty(1, 1, length, length, dtype=llm.dtype, device="meta")
+    embedded = torch.empty(1, length, width, dtype=llm.dtype, device="meta", requires_grad=True)
+    body = skeleton.base_model if llm.kind == "causal" else skeleton.get_encoder()  # type: ignore[operator]
+    assert isinstance(body, nn.Module)
+    options = {"use_cache": False} if llm.kind == "causal" else {}
+    kept = _kept(skeleton, lambda: body(inputs_embeds=embedded, attention_mask=mask, **options).last_hidden_state)
+    logits = bill.head_flops // 2 // llm.shape().hidden_width * bill.text_tokens
+    return kept + logits * (llm.dtype.itemsize + 4)
+
+
+def _kept(module: nn.Module, run: Callable[[], Tensor]) -> int:
+    """Bytes of the distinct tensors that autograd keeps while `run` runs, the module's own weights left out."""
+    own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        place = tensor.untyped_storage()._cdata
+        if place not in own:
+            kept[place] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        run()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _blank(source: FeatureShape, views: int) -> Tensor:
+    return torch.empty(views, source.prefix + source.grid.size, source.width, device="meta")
+
+
+def _features(source: FeatureShape, tokens: Tensor) -> Features:
+    levels = tuple(torch.empty(len(tokens), source.grid.size, width, device="meta") for width in source.level_widths)
+    return Features(tokens=tokens, grid=source.grid, prefix=source.prefix, levels=levels)

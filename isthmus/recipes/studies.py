@@ -1,0 +1,68 @@
+"""Studies: which connector is better between the bundled eye and speaker, at equal budgets."""
+
+from dataclasses import replace
+
+from isthmus.compare.study import Arm, Study
+from isthmus.connectors.average_pool import AveragePoolConfig
+from isthmus.connectors.mlp import MlpConfig
+from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
+from isthmus.connectors.qformer import QFormerConfig
+from isthmus.recipes.quickstart import stage
+
+ARMS = (
+    Arm(name="mlp", replace=(("model.connector", MlpConfig(depth=2)),)),
+    Arm(name="average-pool", replace=(("model.connector", AveragePoolConfig(side=6)),)),
+    Arm(name="pixel-shuffle", replace=(("model.connector", PixelShuffleConfig(factor=2)),)),
+    Arm(
+        name="q-former",
+        replace=(
+            (
+                "model.connector",
+                QFormerConfig(num_queries=36, width=192, layers=4, heads=6, ffn_width=768, dropout=0.0),
+            ),
+        ),
+    ),
+)
+"""144 tokens without compression, and three ways to 36 tokens."""
+
+
+def quickstart() -> Study:
+    """Four connectors, two seeds, in minutes on two CPU cores.
+
+    The same steps, data order and frozen models for every arm; a learning rate for each, chosen from three.
+
+    Sources (here = chosen for this study):
+        base: the recipe `quickstart`
+        base.steps: here: what ten minutes on two cores allow
+        arms: MLP: LLaVA-1.5, arXiv:2310.03744; average pool: DeCo, arXiv:2405.20985; pixel shuffle: InternVL 1.5,
+            arXiv:2404.16821; Q-Former: BLIP-2, arXiv:2301.12597, its width and depth brought down to the small models
+        tune_rates, tune_seeds, tune_fraction, seeds, items_per_task: here
+    """
+    return Study(
+        name="quickstart",
+        base=replace(stage(), steps=150, save_every=150, validate_every=150),
+        arms=ARMS,
+        seeds=(1, 2),
+        tune_seeds=(101,),
+        tune_fraction=0.2,
+        items_per_task=100,
+        text_only="mlp",
+    )
+
+
+def readme() -> Study:
+    """The study of the README's table: the quickstart, longer, with five seeds.
+
+    Sources (here = chosen for this study):
+        base: the recipe `quickstart`
+        arms: as in the study `quickstart`
+        base.steps, seeds, tune_rates, tune_seeds, tune_fraction, items_per_task: here
+    """
+    return replace(
+        quickstart(),
+        name="readme",
+        base=replace(stage(), steps=2_000, save_every=500, validate_every=500),
+        seeds=(1, 2, 3, 4, 5),
+        tune_fraction=0.25,
+        items_per_task=1_000,
+    )
