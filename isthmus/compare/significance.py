@@ -83,6 +83,10 @@ class Interval:
         """Whether the interval lies on one side of zero."""
         return self.low > 0.0 or self.high < 0.0
 
+    def flipped(self) -> "Interval":
+        """The same difference seen from the other side."""
+        return Interval(mean=-self.mean, low=-self.high, high=-self.low, p=self.p, count=self.count)
+
     @property
     def half(self) -> float:
         """Half the interval's length."""

@@ -96,13 +96,17 @@ class Study:
         if both:
             raise ValueError(f"Study {self.name!r}: the seeds {sorted(both)} would both choose rates and judge arms.")
         if not self.tune_rates or (len(self.tune_rates) > 1 and not self.tune_seeds):
-            raise ValueError(f"Study {self.name!r} needs `tune_rates`, and `tune_seeds` when there is more than one rate.")
+            raise ValueError(
+                f"Study {self.name!r} needs `tune_rates`, and `tune_seeds` when there is more than one rate."
+            )
         if not 0.0 < self.tune_fraction <= 1.0:
             raise ValueError(f"Study {self.name!r}: tune_fraction lies above 0 and up to 1, got {self.tune_fraction}.")
         for arm in self.every_arm():
             stage = arm.stage(self.base)
             if stage.steps is None:
-                raise ValueError(f"Arm {arm.name!r} counts epochs; a study compares equal `steps`: set them in the base.")
+                raise ValueError(
+                    f"Arm {arm.name!r} counts epochs; a study compares equal `steps`: set them in the base."
+                )
             if not stage.validation:
                 raise ValueError(f"Arm {arm.name!r} has no `validation` data: rates are chosen by validation loss.")
 
@@ -116,6 +120,18 @@ class Study:
             for levels in combined
         )
 
+    def by_level(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Of a factorial: factor -> level -> the arms that have it; empty for a list of arms."""
+        combined = list(itertools.product(*(factor.levels for factor in self.factors))) if self.factors else []
+        names = [", ".join(level.name for level in levels) for levels in combined]
+        return {
+            factor.name: {
+                level.name: tuple(name for name, levels in zip(names, combined, strict=True) if levels[place] == level)
+                for level in factor.levels
+            }
+            for place, factor in enumerate(self.factors)
+        }
+
     def stages(self) -> dict[str, Stage]:
         """The full-length stage of every arm by name, the text-only arm last."""
         stages = {arm.name: arm.stage(self.base) for arm in self.every_arm()}
@@ -127,16 +143,26 @@ class Study:
         return stages
 
     def at(self, arm: str, *, rate: float, seed: int, fraction: float = 1.0) -> Stage:
-        """An arm's stage at a learning rate and seed, for this share of its steps."""
-        stage = self.stages()[arm]
+        """An arm's stage at a learning rate and seed, for this share of its steps.
+
+        It saves at every fifth of its steps. A full-length run is validated as often, a shorter one at its end.
+        """
+        stage = replaced_rate(self.stages()[arm], rate)
         assert stage.steps is not None
         steps = max(1, math.ceil(fraction * stage.steps))
+        fifth = max(1, math.ceil(steps / 5))
         return dataclasses.replace(
             stage,
             name=f"{self.name}/{arm}",
-            optimizer=dataclasses.replace(stage.optimizer, peak_lr=rate),
             seed=seed,
             steps=steps,
-            save_every=max(1, math.ceil(0.8 * steps)),
-            validate_every=max(1, math.ceil(steps / 10)) if fraction == 1.0 else 0,
+            save_every=fifth,
+            validate_every=fifth if fraction == 1.0 else 0,
         )
+
+
+def replaced_rate(stage: Stage, rate: float) -> Stage:
+    """The stage at another peak learning rate; rates of single parts keep their proportion to it."""
+    factor = rate / stage.optimizer.peak_lr
+    rates = tuple((part, own * factor) for part, own in stage.optimizer.rates)
+    return dataclasses.replace(stage, optimizer=dataclasses.replace(stage.optimizer, peak_lr=rate, rates=rates))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from isthmus.data.sample import IMAGE_MARK, Sample
-from isthmus.evaluate.answers import normalise
+from isthmus.evaluate.answers import METRICS, normalise, score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +53,27 @@ def levels(items: Sequence[Sample], reference: Sequence[Sample]) -> Levels:
     """The levels of one family's `items`, with guesses learned on `reference` (samples of the training split).
 
     The majority guess is the commonest answer of the reference; the question-only guess is the commonest answer to
-    the same question text, or to the longest beginning of it that the reference knows, or the majority guess.
+    the same question text, or to the longest beginning of it that the reference knows.
     """
     if not items:
         raise ValueError("There are no items to compute levels on.")
+    chance = sum(chance_of(item) for item in items) / len(items)
+    if any(item.meta.get("metric", "exact") not in METRICS for item in items):
+        return Levels(chance=chance, majority=chance, question_only=chance)  # a choice among pictures, say
     majority = _most_common(right_answers(sample)[0] for sample in reference)
-    guess = question_guesser(reference)
-    hits = [(majority in right_answers(item), guess(question_of(item)) in right_answers(item)) for item in items]
+    guess = QuestionGuesser(reference)
     return Levels(
-        chance=sum(chance_of(item) for item in items) / len(items),
-        majority=sum(by_majority for by_majority, _ in hits) / len(items),
-        question_only=sum(by_question for _, by_question in hits) / len(items),
+        chance=chance,
+        majority=sum(_worth(majority, item) for item in items) / len(items),
+        question_only=sum(_worth(guess(question_of(item)), item) for item in items) / len(items),
     )
 
 
-class question_guesser:  # noqa: N801 - used as a function that remembers
+def _worth(guess: str, item: Sample) -> float:
+    return score(guess, right_answers(item), item.meta.get("metric", "exact"))
+
+
+class QuestionGuesser:
     """Learns the commonest answer to every question text, and to every beginning of one, from samples."""
 
     def __init__(self, reference: Sequence[Sample]) -> None:

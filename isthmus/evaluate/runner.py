@@ -10,15 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from isthmus.data.collate import collate
 from isthmus.data.sample import ImageRef, Sample
-from isthmus.encoders.cache import CachedEncoder
+from isthmus.encoders.cached import CachedEncoder
 from isthmus.evaluate.answers import first_answer, score
 from isthmus.evaluate.blank import blanked
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, Control
 from isthmus.features import Features, Plan
-from isthmus.llms.base import Generation
+from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
 
 SHORT = Generation(max_new_tokens=8)
@@ -136,27 +135,18 @@ def _ask(
     model: VisionLanguageModel, items: Sequence[Sample], sight: Sight, generation: Generation
 ) -> list[tuple[str, str]]:
     """The prompt and the answer of each item."""
-    config = model.config
-    assert model.llm is not None
     images = [image for item in items for image in item.images]
     features, plans = sight.features(images) if images else (None, ())
-    batch = collate(
-        items,
-        prompt=config.prompt,
-        tokenizer=model.llm.tokenizer,
-        count_tokens=config.num_visual_tokens,
-        plans=plans,
-        placement=config.placement,
-        max_tokens=model.llm.max_tokens,
-        for_generation=True,
+    batch = model.config.batch(
+        items, tokenizer=model.llm.tokenizer, plans=plans, features=features, for_generation=True
     )
     with torch.inference_mode():
-        texts = model.generate(dataclasses.replace(batch, features=features), generation)
+        texts = model.generate(batch, generation)
     return [(_prompt(model, item), first_answer(text)) for item, text in zip(items, texts, strict=True)]
 
 
 def _prompt(model: VisionLanguageModel, item: Sample) -> str:
-    segments = model.config.prompt.render(item, for_generation=True)
+    segments = model.config.prompt.render(item, model.llm.tokenizer, for_generation=True)
     return "".join("<image>" if segment.image else segment.text for segment in segments)
 
 

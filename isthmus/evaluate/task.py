@@ -1,5 +1,6 @@
 """What a benchmark is: a name, and questions with their answers for a split."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -14,8 +15,8 @@ Form = Literal["answer", "retrieval"]
 class Task:
     """Questions of one family. `make(split, num, seed)` gives up to `num` samples, the same ones every time.
 
-    A sample's user turns are asked; its `meta` holds `answers`, `choices` (when closed), `chance` and `family`.
-    In the form "retrieval" a sample's assistant turn describes its image, which has to be found among others.
+    A sample's user turns are asked; its `meta` holds `answers`, `choices` (when closed), `chance` and `metric`. In the
+    form "retrieval" a description (`meta["answers"]`) has to be matched with one of `meta["candidates"]`.
     """
 
     name: str
@@ -23,10 +24,16 @@ class Task:
     kind: Literal["exact world", "real images"]
     make: Callable[[Split, int, int], list[Sample]]
     form: Form = "answer"
+    share: float = 1.0
+    """The part of the asked-for number that is made, for tasks whose items take many passes of the model."""
 
     def items(self, split: Split, num: int, seed: int = 0) -> list[Sample]:
-        """Up to `num` samples of a split. Raises ValueError when the source has none."""
-        items = self.make(split, num, seed)
+        """Up to `num` (times `share`) samples of a split, with `meta["family"]` set to the task's name.
+
+        Raises:
+            ValueError: the source has none.
+        """
+        items = self.make(split, max(1, round(num * self.share)), seed)
         if not items:
             raise ValueError(f"The benchmark {self.name!r} has no items in its split {split!r}.")
-        return items
+        return [dataclasses.replace(item, meta={**item.meta, "family": self.name}) for item in items]

@@ -1,0 +1,62 @@
+"""Which pictures the report shows: by a rule, not by hand."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from isthmus.compare.asking import items_of
+from isthmus.compare.jobs import Job
+from isthmus.compare.report import Example, thumbnail
+from isthmus.compare.results import Results
+from isthmus.compare.study import TEXT_ONLY, Study
+from isthmus.data.sample import Sample
+from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.levels import question_of
+from isthmus.evaluate.record import Answer, read_answers
+
+PER_TASK = 2
+
+
+def first_answers(jobs: Sequence[Job]) -> dict[str, dict[str, Answer]]:
+    """Arm -> item -> answer, of each arm's first seed."""
+    found: dict[str, dict[str, Answer]] = {}
+    for job in sorted(jobs, key=lambda job: job.seed):
+        path: Path = job.folder / "answers" / ("text-only.jsonl" if job.arm == TEXT_ONLY else "none.jsonl")
+        if job.arm not in found and path.is_file():
+            found[job.arm] = {answer.item: answer for answer in read_answers(path)}
+    return found
+
+
+def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[Example]:
+    """For every task the first items on which the arms disagree, else the first items; one of each picture."""
+    answers = first_answers(jobs)
+    order = [arm for arm in (*results.arms, TEXT_ONLY) if arm in answers]
+    examples: list[Example] = []
+    for task in study.tasks:
+        if BENCHMARKS[task].form != "answer" or not order:
+            continue
+        items = [item for item in items_of(task, study.items_per_task) if all(item.id in answers[arm] for arm in order)]
+        chosen = sorted(items, key=lambda item: not _disagree(item, answers, order))
+        shown: set[str] = set()
+        for item in chosen:
+            key = item.images[0].key if item.images else item.id
+            if key not in shown and len(shown) < PER_TASK:
+                shown.add(key)
+                examples.append(_example(item, BENCHMARKS[task].title, answers, order))
+    return examples
+
+
+def _disagree(item: Sample, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> bool:
+    seeing = [arm for arm in order if arm != TEXT_ONLY]
+    return len({answers[arm][item.id].score >= 0.5 for arm in seeing}) > 1
+
+
+def _example(item: Sample, title: str, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> Example:
+    said = tuple((arm, answers[arm][item.id].prediction, answers[arm][item.id].score) for arm in order)
+    return Example(
+        picture=thumbnail(item.images[0].load()),
+        task=title,
+        question=question_of(item),
+        truth=" / ".join(str(answer) for answer in item.meta["answers"]),
+        said=said,
+        credit=str(item.meta.get("credit", "")),
+    )

@@ -1,0 +1,185 @@
+"""The verdict in sentences, with what must be said beside it."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from isthmus.compare.results import Results
+from isthmus.compare.significance import paired
+from isthmus.compare.verdict import (
+    ArmVerdict,
+    Comparison,
+    Effect,
+    Verdict,
+    blind_gap,
+    compare_arms,
+    judge_arm,
+    main_effects,
+    points,
+    span,
+)
+
+SATURATED = 0.98
+CLEAR_OF_BLIND = 0.10
+
+
+def judge(results: Results) -> Verdict:
+    """The verdict of a study. Raises ValueError when no arm has finished."""
+    verdicts = {arm: judge_arm(results, arm) for arm in results.arms if results.accuracy(arm, results.headline)}
+    if not verdicts:
+        raise ValueError(f"Study {results.name!r} has no finished arm to judge. {' '.join(results.failures)}".strip())
+    ranked = tuple(sorted(verdicts.values(), key=lambda verdict: -verdict.accuracy.mean))
+    comparisons = compare_arms(results, verdicts)
+    effects = main_effects(results)
+    return Verdict(
+        arms=ranked,
+        comparisons=comparisons,
+        effects=effects,
+        lines=(
+            *_leader(results, ranked, comparisons),
+            *_sight(results, ranked[0].arm),
+            *_others(ranked, comparisons),
+            *_real(results, ranked[0].arm),
+            *(_effect(effect, results.margin) for effect in effects),
+        ),
+        caveats=_caveats(results, ranked),
+    )
+
+
+def headline_words(results: Results) -> str:
+    """What the headline measures: "attribute, position and count"."""
+    names = [name.rsplit("/", 1)[-1] for name in results.headline]
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def _against(comparisons: Sequence[Comparison], left: str) -> dict[str, Comparison]:
+    return {comparison.right: comparison for comparison in comparisons if comparison.left == left}
+
+
+def _leader(results: Results, ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> list[str]:
+    best = ranked[0]
+    count = sum(results.task(task).count for task in results.headline)
+    lead = (
+        f"{best.arm} answers {points(best.accuracy.mean)} % of {headline_words(results)} questions correctly "
+        f"({count:,} held-out questions, {best.accuracy.count} seed{'s' if best.accuracy.count > 1 else ''})"
+    )
+    against = _against(comparisons, best.arm)
+    if not against:
+        return [f"{lead}."]
+    words = {arm: comparison.word for arm, comparison in against.items()}
+    if all(word == "better" for word in words.values()):
+        return [f"{lead}, more than every other arm, each by a clear margin."]
+    if all(word == "not separable" for word in words.values()):
+        return [f"{lead}, the highest mean, but no arm is separable from it at this budget."]
+    said = []
+    for word, phrase in (
+        ("not separable", "not separable from it at this budget"),
+        ("within the margin", "equal to it within the margin"),
+        ("not converged", "not converged, so not judged"),
+    ):
+        arms = [verdict.arm for verdict in ranked if words.get(verdict.arm) == word]
+        if arms:
+            said.append(f"{_joined(arms)} {'is' if len(arms) == 1 else 'are'} {phrase}")
+    return [f"{lead}, the highest mean; {'; '.join(said)}."]
+
+
+def _sight(results: Results, best: str) -> list[str]:
+    gap = blind_gap(results, best, results.headline)
+    if gap is None:
+        return []
+    control, difference = gap
+    where = f"{points(difference.mean, True)} points against {control}, the higher blind control ({span(difference)})"
+    if difference.excludes_zero and difference.mean > 0:
+        return [f"It sees: {where}."]
+    return [f"It is not shown that it sees: {where}."]
+
+
+def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> list[str]:
+    best = ranked[0].arm
+    lines = []
+    for verdict in ranked[1:]:
+        comparison = _against(comparisons, best).get(verdict.arm)
+        if comparison is None:
+            lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)} %; no seed in common with {best}.")
+            continue
+        behind = f"{points(-comparison.difference.mean, True)} points against {best}, {span(comparison.difference.flipped())}"
+        said = {
+            "better": "worse than the best arm",
+            "worse": "better than the best arm",
+            "not separable": "not separable at this budget",
+            "within the margin": "equal within the margin",
+            "not converged": f"not converged ({verdict.rise} over the last fifth of training), so not judged",
+        }[comparison.word]
+        lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)} %, {said} ({behind}).")
+    if not ranked[0].converged:
+        lines.insert(
+            0, f"{best} itself is not converged ({ranked[0].rise} over the last fifth): more steps would help."
+        )
+    return lines
+
+
+def passed_real_tasks(results: Results, arm: str) -> list[str]:
+    """Real-image tasks on which the arm's interval lies above chance, the majority class and question-only."""
+    passed = []
+    for task in results.tasks:
+        values = results.accuracy(arm, (task.name,))
+        if task.kind == "real images" and values:
+            difference = paired(values, dict.fromkeys(values, task.levels.highest))
+            if difference.low > 0.0:
+                passed.append(task.title)
+    return passed
+
+
+def _real(results: Results, best: str) -> list[str]:
+    real = [task for task in results.tasks if task.kind == "real images"]
+    if not real:
+        return []
+    passed = passed_real_tasks(results, best)
+    if not passed:
+        return ["On real images it is not clearly above chance, the majority class and question-only on any task."]
+    return [
+        f"On real images it is clearly above chance, the majority class and question-only on {len(passed)} of "
+        f"{len(real)} tasks: {_joined(passed)}."
+    ]
+
+
+def _effect(effect: Effect, margin: float) -> str:
+    by = f"{points(effect.difference.mean, True)} points, {span(effect.difference)}"
+    if not effect.difference.excludes_zero:
+        return f"{effect.factor}: {effect.left} and {effect.right} are not separable at this budget ({by})."
+    size = "" if abs(effect.difference.mean) >= margin else ", less than the margin"
+    return f"{effect.factor}: {effect.left} against {effect.right} is {by}{size}."
+
+
+def _caveats(results: Results, ranked: Sequence[ArmVerdict]) -> tuple[str, ...]:
+    caveats = list(results.failures)
+    seeds = max(verdict.accuracy.count for verdict in ranked)
+    if seeds < 5:
+        few = "is 1 seed: nothing can be told apart" if seeds == 1 else f"are {seeds} seeds: intervals are wide"
+        caveats.append(f"There {few}. Differences of a few points need five seeds or more.")
+    still = [verdict.arm for verdict in ranked if not verdict.converged]
+    if still:
+        caveats.append(f"Not converged: {_joined(still)}. Their accuracy holds for this number of steps only.")
+    best = ranked[0]
+    if sum(verdict.accuracy.mean >= SATURATED for verdict in ranked) > 1:
+        caveats.append("Two or more arms answer nearly everything: these questions are too easy to separate them.")
+    gap = blind_gap(results, best.arm, results.headline)
+    if gap is None:
+        caveats.append("No blind control was run, so it is not shown that any answer comes from the picture.")
+    elif gap[1].mean < CLEAR_OF_BLIND:
+        caveats.append("The best arm is less than 10 points above its blind control: compare no connectors by it.")
+    shuffled = results.accuracy(best.arm, results.headline, "shuffled")
+    level = fmean(results.task(task).levels.highest for task in results.headline)
+    if shuffled and fmean(shuffled.values()) > level + 0.05:
+        caveats.append(
+            f"With other items' images {best.arm} still answers {points(fmean(shuffled.values()))} %, above the "
+            f"{points(level)} % to be had without looking: the questions give something away."
+        )
+    caveats.append(
+        "Each arm's learning rate is the best of those tried, on other seeds and shorter runs; a longer search may "
+        "alter the order. What is found holds for these models, data and number of steps."
+    )
+    return tuple(caveats)

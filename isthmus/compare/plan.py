@@ -1,0 +1,106 @@
+"""Which jobs a study has, and when each may begin: pictures first, then rates, then the judged runs.
+
+A rate that cannot be trained with (a loss that is not finite) is out; an arm is lost only when all its rates are.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from isthmus.compare.costs import answering_work, training_work
+from isthmus.compare.jobs import (
+    Job,
+    chosen_rate,
+    features_jobs,
+    final_job,
+    levels_job,
+    tune_job,
+)
+from isthmus.compare.schedule import Board
+from isthmus.compare.study import TEXT_ONLY, Study
+
+
+class StudyPlan:
+    """Gives the jobs that may begin, each once."""
+
+    def __init__(self, study: Study, root: Path, *, workers: int) -> None:
+        self.study = study
+        self.root = root
+        self.stages = study.stages()
+        self.fingerprints = {arm: stage.model.fingerprint() for arm, stage in self.stages.items()}
+        self.first: list[Job] = [*features_jobs(root, study, workers), levels_job(root, study)]
+        self.rates: dict[str, float] = {}
+        self.lost: dict[str, str] = {}
+        self._begun = False
+        self._tuning: dict[str, list[Job]] = {}
+        self._final: dict[str, list[Job]] = {}
+        self._work = {arm: self._full_work(arm) for arm in self.stages}
+
+    def __call__(self, board: Board) -> list[Job]:
+        """The next jobs."""
+        if not self._begun:
+            self._begun = True
+            return self.first
+        if not all(board.ended(job) for job in self.first if job.kind == "features"):
+            return []
+        new: list[Job] = []
+        for arm in self.stages:
+            if arm not in self._tuning:
+                self._tuning[arm] = self._tune_jobs(arm)
+                new += self._tuning[arm]
+            if arm not in self._final and all(board.ended(job) for job in self._tuning[arm]):
+                self._final[arm] = self._final_jobs(arm, board)
+                new += self._final[arm]
+        return new
+
+    def work_to_come(self) -> float:
+        """FLOPs of the judged runs that no job was made for yet, and of rates before pictures are encoded."""
+        study = self.study
+        tuning = sum(
+            self._work[arm] * study.tune_fraction * len(study.tune_rates) * len(study.tune_seeds)
+            for arm in self.stages
+            if arm not in self._tuning and len(study.tune_rates) > 1
+        )
+        final = sum(self._work[arm] * len(study.seeds) for arm in self.stages if arm not in self._final)
+        return tuning + final
+
+    def failures(self, board: Board) -> list[str]:
+        """What went wrong, in sentences."""
+        said = [f"{arm} could not be judged: {why}." for arm, why in self.lost.items()]
+        said += [f"{job.name} failed: {_first_line(why)}." for job, why in board.failed.items()]
+        return said
+
+    def _full_work(self, arm: str) -> float:
+        study = self.study
+        questions = len(study.tasks) * (study.items_per_task + (0 if arm == TEXT_ONLY else study.control_items))
+        return training_work(self.stages[arm]) + answering_work(self.stages[arm], questions)
+
+    def _tune_jobs(self, arm: str) -> list[Job]:
+        study = self.study
+        if len(study.tune_rates) == 1:
+            return []
+        return [
+            tune_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm])
+            for rate in study.tune_rates
+            for seed in study.tune_seeds
+        ]
+
+    def _final_jobs(self, arm: str, board: Board) -> list[Job]:
+        study = self.study
+        losses: Mapping[float, list[float]] = {rate: [] for rate in study.tune_rates}
+        broken = {job.rate for job in self._tuning[arm] if job in board.failed}
+        for job in self._tuning[arm]:
+            if job in board.done and job.rate not in broken:
+                losses[job.rate].append(board.done[job].validation_loss)
+        rate = study.tune_rates[0] if len(study.tune_rates) == 1 else chosen_rate(losses)
+        if rate is None:
+            self.lost[arm] = "no learning rate could be trained with"
+            return []
+        self.rates[arm] = rate
+        return [
+            final_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm])
+            for seed in study.seeds
+        ]
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0].rstrip(".") if text else "no reason was given"

@@ -1,0 +1,198 @@
+"""The report's figures, drawn by matplotlib as SVG and given as data URIs, so that the page needs no other file."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from isthmus.compare.results import Results
+from isthmus.compare.significance import interval
+
+PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#db2777", "#4d7c0f", "#475569")
+BLIND = "#94a3b8"
+INK, FAINT, RULE = "#1e293b", "#64748b", "#e2e8f0"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.edgecolor": "#cbd5e1",
+    "axes.labelcolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "svg.hashsalt": "isthmus",
+}
+
+
+def colours(arms: Sequence[str], blind_arm: str | None) -> dict[str, str]:
+    """One colour an arm, the same in every figure; the blind arm is grey."""
+    chosen = {arm: PALETTE[place % len(PALETTE)] for place, arm in enumerate(arms)}
+    return chosen | ({blind_arm: BLIND} if blind_arm is not None else {})
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as the address of an image inside the page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _drawn(figure: Figure) -> str:
+    target = io.BytesIO()
+    figure.savefig(target, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.05)
+    return data_uri(target.getvalue(), "image/svg+xml")
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, [ax for row in axes for ax in row]
+
+
+def accuracy_against_cost(results: Results) -> str:
+    """Headline accuracy against visual tokens and against FLOPs; bars are 95 % intervals over seeds."""
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = _figure(9.2, 3.5, 1, 2)
+        paint = colours(results.arms, results.blind_arm)
+        for ax, label in ((left, "visual tokens an image"), (right, "FLOPs an image: connector and LLM prefill")):
+            ax.set_xscale("log")
+            ax.set_xlabel(label)
+            ax.set_ylabel("accuracy, %")
+        for arm in results.arms:
+            values = list(results.accuracy(arm, results.headline).values())
+            cost = results.costs.get(arm)
+            if not values or cost is None:
+                continue
+            at = interval(values)
+            error = 0.0 if math.isinf(at.half) else 100 * at.half
+            for ax, x in ((left, cost.visual_tokens), (right, cost.flops)):
+                ax.errorbar(
+                    [x], [100 * at.mean], yerr=[error], fmt="o", ms=7, capsize=3, elinewidth=1.2, color=paint[arm],
+                    mec="white",
+                )  # fmt: skip
+                ax.plot([x] * len(values), [100 * value for value in values], "_", ms=6, color=paint[arm], alpha=0.6)
+        for ax in (left, right):
+            _room_and_names(ax, results, paint)
+        _tokens_as_numbers(left, results)
+        return _drawn(figure)
+
+
+def _room_and_names(ax: Axes, results: Results, paint: Mapping[str, str]) -> None:
+    means = [fmean(found.values()) for arm in results.arms if (found := results.accuracy(arm, results.headline))]
+    blind = results.accuracy(results.blind_arm, results.headline, "text-only") if results.blind_arm else {}
+    if blind:
+        level = 100 * fmean(blind.values())
+        ax.axhline(level, color=BLIND, lw=1.2, ls="--")
+        ax.annotate(
+            "text-only arm", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            textcoords="offset points", ha="right", fontsize=8, color=FAINT,
+        )  # fmt: skip
+        means.append(fmean(blind.values()))
+    low, high = 100 * min(means, default=0.0), 100 * max(means, default=1.0)
+    ax.set_ylim(max(-3.0, low - 0.25 * (high - low) - 4), min(106.0, high + 0.25 * (high - low) + 4))
+    ax.margins(x=0.15)
+    handles = [matplotlib.lines.Line2D([], [], marker="o", ls="", color=paint[arm], label=arm) for arm in results.arms]
+    ax.legend(handles=handles, fontsize=7.5, frameon=False, loc="best")
+
+
+def _tokens_as_numbers(ax: Axes, results: Results) -> None:
+    tokens = sorted({results.costs[arm].visual_tokens for arm in results.arms if arm in results.costs})
+    if tokens:
+        ax.set_xticks(tokens, [str(count) for count in tokens])
+        ax.minorticks_off()
+        ax.set_xlim(tokens[0] / 1.6, tokens[-1] * 1.6)
+
+
+def families(results: Results) -> str:
+    """One panel a task: a bar for every arm, marks for chance, the majority class and question-only."""
+    arms = [*results.arms, *([results.blind_arm] if results.blind_arm is not None else [])]
+    columns = 4
+    rows = max(1, math.ceil(len(results.tasks) / columns))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(9.2, 0.45 + rows * (0.62 + 0.21 * len(arms)), rows, columns)
+        paint = colours(results.arms, results.blind_arm)
+        for place, (ax, task) in enumerate(zip(axes, results.tasks, strict=False)):
+            ax.set_title(f"{task.title}", fontsize=8.5)
+            for y, arm in enumerate(arms):
+                control = "text-only" if arm == results.blind_arm else "none"
+                values = list(results.accuracy(arm, (task.name,), control).values())
+                if not values:
+                    continue
+                at = interval(values)
+                error = [0.0 if math.isinf(at.half) else 100 * at.half]
+                ax.barh(
+                    [y], [100 * at.mean], xerr=error, height=0.72, color=paint[arm], ecolor=INK,
+                    error_kw={"elinewidth": 0.8, "capsize": 2},
+                )  # fmt: skip
+                ax.text(2, y, f"{100 * at.mean:.0f}", va="center", fontsize=7, color="white", fontweight="bold")
+            _levels(ax, task.levels.chance, task.levels.majority, task.levels.question_only)
+            ax.set_xlim(0, 100)
+            ax.set_yticks(range(len(arms)), arms if place % columns == 0 else [""] * len(arms), fontsize=7.5)
+            ax.tick_params(length=0, labelsize=7.5)
+            ax.invert_yaxis()
+            ax.grid(axis="y", visible=False)
+        for ax in axes[len(results.tasks) :]:
+            ax.set_visible(False)
+        figure.legend(handles=_level_handles(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        return _drawn(figure)
+
+
+_LEVELS = (("chance", "#0f172a", ":"), ("majority class", "#0f172a", "--"), ("question only", "#e11d48", "-"))
+
+
+def _levels(ax: Axes, *values: float) -> None:
+    for value, (_, colour, dash) in zip(values, _LEVELS, strict=True):
+        ax.axvline(100 * value, color=colour, ls=dash, lw=1.1)
+
+
+def _level_handles() -> list[matplotlib.lines.Line2D]:
+    return [matplotlib.lines.Line2D([], [], color=colour, ls=dash, label=name) for name, colour, dash in _LEVELS]
+
+
+def loss_curves(results: Results) -> str:
+    """One panel an arm: training loss (smoothed) and validation loss, a line a seed."""
+    arms = [arm for arm in (*results.arms, results.blind_arm) if arm is not None and results.finals(arm)]
+    columns = min(5, max(1, len(arms)))
+    rows = max(1, math.ceil(len(arms) / columns))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(9.2, 0.3 + 1.9 * rows, rows, columns)
+        paint = colours(results.arms, results.blind_arm)
+        seen: list[float] = []
+        for ax, arm in zip(axes, arms, strict=False):
+            ax.set_title(arm, fontsize=8.5)
+            for job in results.finals(arm).values():
+                steps, losses = _smoothed(job.train_curve)
+                seen += losses
+                ax.plot(steps, losses, color=paint[arm], lw=1.0, alpha=0.75)
+                if job.validation_curve:
+                    held = list(zip(*job.validation_curve, strict=True))
+                    ax.plot(held[0], held[1], "o-", ms=2.5, lw=0.8, color=INK, alpha=0.8)
+                    seen += held[1]
+            ax.tick_params(labelsize=7)
+            ax.set_xlabel("step", fontsize=8)
+        for place, ax in enumerate(axes):
+            ax.set_visible(place < len(arms))
+            if seen:
+                ordered = sorted(seen)
+                ax.set_ylim(0.9 * ordered[0], 1.1 * ordered[int(0.98 * (len(ordered) - 1))])
+            if place % columns == 0:
+                ax.set_ylabel("loss, nats a token", fontsize=8)
+        return _drawn(figure)
+
+
+def _smoothed(curve: Sequence[tuple[int, float]], window: int = 5) -> tuple[list[int], list[float]]:
+    steps = [step for step, _ in curve]
+    losses = [loss for _, loss in curve]
+    half = window // 2
+    return steps, [fmean(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))]

@@ -1,0 +1,156 @@
+"""What a study's folder holds once jobs are done, as values: read from JSON, judged and reported from here."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from isthmus.evaluate.levels import Levels
+
+Kind = Literal["features", "levels", "tune", "final"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmCost:
+    """What an arm costs for one picture, from its config alone, except the measured time in `JobResult`."""
+
+    connector_parameters: int
+    trained_parameters: int
+    visual_tokens: int
+    connector_flops: int
+    encoder_flops: int
+    prefill_flops: int
+    """The language model reading the visual tokens and a question of `QUESTION_TOKENS`."""
+    kv_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Connector and prefill together: what the choice of connector alters (the encoder is the same)."""
+        return self.connector_flops + self.prefill_flops
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """One finished job: a training run and, for a final one, its evaluation. Accuracies are in 0..1."""
+
+    job: str
+    kind: Kind
+    arm: str = ""
+    seed: int = 0
+    rate: float = 0.0
+    steps: int = 0
+    validation_loss: float = 0.0
+    train_core_seconds: float = 0.0
+    evaluate_core_seconds: float = 0.0
+    train_curve: tuple[tuple[int, float], ...] = ()
+    validation_curve: tuple[tuple[int, float], ...] = ()
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Accuracy by control ("none", "mean-image", "shuffled", "text-only") and task."""
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Questions behind each of `scores`."""
+    watched: tuple[float, float] | None = None
+    """Headline accuracy on the watched items before and after the last fifth of training."""
+    first_token_ms: float | None = None
+    prepare_core_seconds: float = 0.0
+    """Of encoding pictures and computing levels."""
+    encoder_calls: int = 0
+    """Pictures that were encoded because the cache did not hold them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """What the report says of a task."""
+
+    name: str
+    title: str
+    kind: str
+    count: int
+    levels: Levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A whole study: enough to judge it and to draw every figure."""
+
+    name: str
+    headline: tuple[str, ...]
+    margin: float
+    arms: tuple[str, ...]
+    """In the study's order, without the text-only arm."""
+    blind_arm: str | None
+    tasks: tuple[TaskInfo, ...]
+    costs: Mapping[str, ArmCost]
+    jobs: tuple[JobResult, ...]
+    factors: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """For a factorial: factor -> level -> the arms that have it."""
+    failures: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Where and how it ran: machine, versions, command."""
+
+    def finals(self, arm: str) -> dict[int, JobResult]:
+        """An arm's judged runs by seed."""
+        return {job.seed: job for job in self.jobs if job.kind == "final" and job.arm == arm}
+
+    def task(self, name: str) -> TaskInfo:
+        """A task by name."""
+        return next(task for task in self.tasks if task.name == name)
+
+    def accuracy(self, arm: str, tasks: Sequence[str], control: str = "none") -> dict[int, float]:
+        """Mean accuracy over `tasks` by seed; seeds without this control on all of them are left out."""
+        found = {}
+        for seed, job in self.finals(arm).items():
+            scores = job.scores.get(control, {})
+            if tasks and all(task in scores for task in tasks):
+                found[seed] = sum(scores[task] for task in tasks) / len(tasks)
+        return found
+
+    def rate(self, arm: str) -> float | None:
+        """The learning rate an arm's final runs used."""
+        rates = [job.rate for job in self.finals(arm).values()]
+        return rates[0] if rates else None
+
+    @property
+    def core_seconds(self) -> float:
+        """Of every job together."""
+        return sum(job.train_core_seconds + job.evaluate_core_seconds + job.prepare_core_seconds for job in self.jobs)
+
+
+def job_from_json(data: dict[str, Any]) -> JobResult:
+    """A job's `done.json`. Raises ValueError when it is not one."""
+    try:
+        values = dict(data)
+        for name in ("train_curve", "validation_curve"):
+            values[name] = tuple((int(step), float(loss)) for step, loss in values.get(name, ()))
+        if values.get("watched") is not None:
+            values["watched"] = tuple(values["watched"])
+        return JobResult(**values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Not a job's result: {error}") from error
+
+
+def job_to_json(job: JobResult) -> dict[str, Any]:
+    """The JSON object that `job_from_json` reads."""
+    return asdict(job)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def write_jobs(jobs: Sequence[JobResult], path: Path) -> None:
+    """`results.jsonl`: one finished job a line."""
+    write_whole(path, "".join(json.dumps(job_to_json(job)) + "\n" for job in jobs))
+
+
+def read_jobs(path: Path) -> list[JobResult]:
+    """Read `results.jsonl`."""
+    return [job_from_json(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

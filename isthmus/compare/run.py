@@ -1,0 +1,124 @@
+"""Run a study: its jobs on all cores, its results in its folder, its table in the terminal and its report as a page."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from isthmus import __version__
+from isthmus.compare.costs import arm_cost
+from isthmus.compare.examples import pick_examples
+from isthmus.compare.jobs import Job
+from isthmus.compare.judge import judge
+from isthmus.compare.plan import StudyPlan
+from isthmus.compare.pool import Pool, Work
+from isthmus.compare.progress import StudyProgress
+from isthmus.compare.report import write_report
+from isthmus.compare.results import Results, TaskInfo, write_jobs, write_whole
+from isthmus.compare.schedule import Board, run_jobs
+from isthmus.compare.study import TEXT_ONLY, Study
+from isthmus.compare.table import print_table
+from isthmus.compare.verdict import Verdict
+from isthmus.compare.work import LEVELS_FILE, work
+from isthmus.config import to_json
+from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.levels import Levels
+
+STUDY_FILE = "study.json"
+RESULTS_FILE = "results.jsonl"
+REPORT_FILE = "report.html"
+
+
+def run_study(
+    study: Study,
+    folder: Path,
+    *,
+    workers: int | None = None,
+    progress: bool = True,
+    command: str = "",
+    do: Work = work,
+) -> tuple[Results, Verdict]:
+    """Run what the folder does not hold yet, print the table, write `results.jsonl` and `report.html`.
+
+    `workers` single-threaded processes work side by side, as many as cores unless given. A study that was stopped goes
+    on where it was; a finished one only writes its report anew. `command` is shown in the report.
+
+    Raises:
+        ValueError: no arm could be judged.
+    """
+    count = (os.cpu_count() or 1) if workers is None else workers
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"isthmus": __version__, "study": to_json(study)}
+    write_whole(folder / STUDY_FILE, json.dumps(config, indent=1, ensure_ascii=False))
+    board, plan = Board(), StudyPlan(study, folder, workers=count)
+
+    with Pool(count, do) as pool, StudyProgress(show=progress, workers=count, to_come=plan.work_to_come) as shown:
+
+        def show(board: Board, line: str) -> None:
+            if line:
+                write_jobs(list(board.done.values()), folder / RESULTS_FILE)
+            shown(board, line)
+
+        run_jobs(pool, board, plan, show)
+    write_jobs(list(board.done.values()), folder / RESULTS_FILE)
+    results = collect(study, plan, board, command)
+    verdict = judge(results)
+    examples = pick_examples(results, [job for job in board.done if job.kind == "final"], study)
+    write_report(folder / REPORT_FILE, results, verdict, examples=examples, config=config)
+    if progress:
+        print_table(results, verdict, Console())
+    return results, verdict
+
+
+def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Results:
+    """The board's results with the costs of every arm and the levels of every task."""
+    return Results(
+        name=study.name,
+        headline=study.headline,
+        margin=study.margin,
+        arms=tuple(arm.name for arm in study.every_arm()),
+        blind_arm=TEXT_ONLY if study.text_only is not None else None,
+        tasks=_tasks(study, plan.first),
+        costs={arm: arm_cost(stage) for arm, stage in plan.stages.items()},
+        jobs=tuple(board.done.values()),
+        factors=study.by_level(),
+        failures=tuple(plan.failures(board)),
+        facts=_facts(command),
+    )
+
+
+def _tasks(study: Study, jobs: list[Job]) -> tuple[TaskInfo, ...]:
+    path = next(job.folder for job in jobs if job.kind == "levels") / LEVELS_FILE
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return tuple(
+        TaskInfo(
+            name=name,
+            title=BENCHMARKS[name].title,
+            kind=BENCHMARKS[name].kind,
+            count=int(found[name].pop("count")),
+            levels=Levels(**found[name]),
+        )
+        for name in study.tasks
+    )
+
+
+def _facts(command: str) -> dict[str, str]:
+    facts = {
+        "isthmus": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+    }
+    return {"command": command or " ".join(["isthmus", *sys.argv[1:]]), **facts}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or "processor unknown"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "processor unknown")

@@ -1,0 +1,199 @@
+"""What a worker does with a job: encode pictures, train, ask, and leave every answer in the job's folder."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from isthmus.compare.asking import Asking, items_of
+from isthmus.compare.jobs import Job
+from isthmus.compare.results import JobResult, write_whole
+from isthmus.data.mixture import Mixture
+from isthmus.data.sample import ImageRef, Sample
+from isthmus.encoders import CachedEncoder, EncoderConfig, FeatureCache
+from isthmus.encoders.cache import default_folder
+from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.levels import levels
+from isthmus.runs import STAGE_FILE, WEIGHTS_FILE, Run
+from isthmus.train.loop import train
+from isthmus.train.progress import Progress
+from isthmus.train.stage import Stage
+
+Report = Callable[[float, str], None]
+"""Called with the part of the job that is done (0..1) and a few words."""
+
+EARLY_FILE = "early.safetensors"
+"""The weights as they were after four fifths of the steps."""
+LEVELS_FILE = "levels.json"
+REFERENCE = 1_000
+"""Training questions a task that blind guesses are learned on."""
+CACHE_GIB = 8.0
+_AT_ONCE = 32
+_TRAIN_SHARE = 0.75
+"""The part of a final job's time that training is taken to be, for its progress alone."""
+
+
+def work(job: Job, report: Report) -> None:
+    """Do a job. What was done before is not done again.
+
+    Raises:
+        ValueError: the job cannot be done (a loss that is not finite, say).
+    """
+    if job.kind == "features":
+        encode_share(job, report)
+    elif job.kind == "levels":
+        find_levels(job, report)
+    else:
+        train_and_ask(job, report)
+
+
+def cached_encoder(config: EncoderConfig) -> CachedEncoder:
+    """The frozen encoder's plain views, from the cache that training uses too."""
+    return CachedEncoder(config, FeatureCache(default_folder(), max_gib=CACHE_GIB), views=1, chunk=1)
+
+
+def encode_share(job: Job, report: Report) -> None:
+    """Encode this job's share of the pictures that its stages and tasks read and that the cache does not hold."""
+    begun = time.process_time()
+    number, of = job.share
+    encoder = cached_encoder(job.stages[0].model.encoder)
+    asked = job.asked
+    assert asked is not None
+    pictures = list(_pictures(job.stages, asked.tasks, asked.items_per_task))
+    own = list({image.key: image for image in pictures[number::of]}.values())
+    for start in range(0, len(own), _AT_ONCE):
+        _encode(encoder, own[start : start + _AT_ONCE])
+        report(min(1.0, (start + _AT_ONCE) / max(1, len(own))), f"{start + _AT_ONCE}/{len(own)} pictures")
+    spent = time.process_time() - begun
+    job.finish(
+        JobResult(job=job.name, kind="features", prepare_core_seconds=spent, encoder_calls=encoder.encoder_calls)
+    )
+
+
+def find_levels(job: Job, report: Report) -> None:
+    """What can be had on each task without looking, with guesses learned on the training split: `levels.json`."""
+    assert job.asked is not None
+    begun = time.process_time()
+    found = {}
+    for place, task in enumerate(job.asked.tasks):
+        report(place / len(job.asked.tasks), task)
+        reference = BENCHMARKS[task].items("train", REFERENCE)
+        items = items_of(task, job.asked.items_per_task)
+        found[task] = {"count": len(items), **dataclasses.asdict(levels(items, reference))}
+    write_whole(job.folder / LEVELS_FILE, json.dumps(found, indent=1))
+    job.finish(JobResult(job=job.name, kind="levels", prepare_core_seconds=time.process_time() - begun))
+
+
+def _encode(encoder: CachedEncoder, images: Sequence[ImageRef]) -> None:
+    """Encode these; a picture that cannot be read is left to the loader, which counts and names it."""
+    try:
+        encoder.features(images)
+    except ValueError:
+        if len(images) > 1:
+            for image in images:
+                _encode(encoder, [image])
+
+
+def _pictures(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Iterator[ImageRef]:
+    seen: set[str] = set()
+    for sample in _samples(stages, tasks, items):
+        for image in (*sample.images, *sample.meta.get("candidates", ())):
+            if image.key not in seen:
+                seen.add(image.key)
+                yield image
+
+
+def _samples(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Iterator[Sample]:
+    """Every sample that these stages train on and validate with, then every benchmark item."""
+    read: set[tuple[object, ...]] = set()
+    for stage in stages:
+        assert stage.steps is not None
+        for sources, seed, most in (
+            (stage.data, stage.seed, stage.steps * stage.batch_size),
+            (stage.validation, 0, None),
+        ):
+            if not sources or (sources, seed, most) in read:
+                continue
+            read.add((sources, seed, most))
+            mixture = Mixture(sources, seed=seed, accept=lambda sample: None)
+            for position in range(len(mixture) if most is None else min(most, len(mixture))):
+                yield mixture[position]
+    for name in tasks:
+        yield from items_of(name, items)
+
+
+def train_and_ask(job: Job, report: Report) -> None:
+    """Train the job's stage; a final job is then asked its questions, at the end and as it was before the last fifth."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    training_share = _TRAIN_SHARE if job.kind == "final" else 1.0
+    run = _train(job, lambda part, words: report(training_share * part, words))
+    log = run.log()
+    result = JobResult(
+        job=job.name,
+        kind="final" if job.kind == "final" else "tune",
+        arm=job.arm,
+        seed=job.seed,
+        rate=job.rate,
+        steps=int(run.result["steps"]),
+        validation_loss=float(run.result["validation_loss"]),
+        train_core_seconds=_spent(job.folder),
+        train_curve=tuple((line["step"], line["loss"]) for line in log if isinstance(line.get("loss"), float)),
+        validation_curve=tuple((line["step"], line["validation_loss"]) for line in log if "validation_loss" in line),
+    )
+    if job.asked is not None:
+        begun = time.process_time()
+        asking = Asking(run, job.asked, cached_encoder(job.stage.model.encoder), job.folder / "answers")
+        asking.ask(lambda part, words: report(training_share + (1.0 - training_share) * part, words))
+        scores, counts = asking.scores(), asking.counts()
+        early = asking.early_accuracy(job.folder / "run" / EARLY_FILE)
+        result = dataclasses.replace(
+            result,
+            scores=scores,
+            counts=counts,
+            watched=None if early is None else (early, asking.watched_accuracy()),
+            first_token_ms=asking.first_token_ms(),
+            evaluate_core_seconds=time.process_time() - begun,
+            encoder_calls=asking.encoder.encoder_calls,
+        )
+    job.finish(result)
+
+
+def _train(job: Job, report: Report) -> Run:
+    """Train, or go on training, the job's stage; core time is added up over attempts."""
+    folder, stage = job.folder / "run", job.stage
+    early, before = folder / EARLY_FILE, 4 * stage.save_every
+    begun, earlier = time.process_time(), _spent(job.folder)
+
+    def watch(progress: Progress) -> None:
+        if progress.phase == "train":
+            if progress.done > before and job.kind == "final" and not early.exists():
+                _keep(folder / WEIGHTS_FILE, early)
+            report(progress.done / max(1, progress.total), f"step {progress.done}/{progress.total}" + _loss(progress))
+        else:
+            report(0.0 if progress.phase == "features" else 0.99, progress.phase)
+        write_whole(job.folder / _SPENT, f"{earlier + time.process_time() - begun:.3f}")
+
+    run = train(stage, folder, resume=(folder / STAGE_FILE).is_file(), progress=False, on_progress=watch)
+    if time.process_time() - begun > 1.0 or not earlier:
+        write_whole(job.folder / _SPENT, f"{earlier + time.process_time() - begun:.3f}")
+    return run
+
+
+_SPENT = "core_seconds.txt"
+
+
+def _spent(folder: Path) -> float:
+    path = folder / _SPENT
+    return float(path.read_text()) if path.is_file() else 0.0
+
+
+def _loss(progress: Progress) -> str:
+    return "" if progress.loss is None else f", loss {progress.loss:.3f}"
+
+
+def _keep(weights: Path, early: Path) -> None:
+    """A second name for the weights of the last save, which the next save will replace under the first name."""
+    if weights.is_file():
+        os.link(weights, early)
