@@ -37,12 +37,12 @@ class Journal:
 
     def log(self, step: int, values: Mapping[str, Value]) -> None:
         """Append one line of values that equal runs share. Raises OSError when the disk is full."""
-        _append(self.log_file, {"step": step, **values})
+        append(self.log_file, {"step": step, **values})
         self._draw(step, values)
 
     def time(self, step: int, values: Mapping[str, Value]) -> None:
         """Append one line of wall-clock values."""
-        _append(self.timing_file, {"step": step, **values})
+        append(self.timing_file, {"step": step, **values})
         self._draw(step, values)
 
     def sync(self) -> int:
@@ -64,7 +64,8 @@ class Journal:
                     self.board.add_scalar(name, value, step)
 
 
-def _append(file: FileIO, line: dict[str, Value]) -> None:
+def append(file: FileIO, line: dict[str, Value]) -> None:
+    """Append one line of JSON, whole. Raises OSError, saying what is safe, when the disk is full."""
     content = json.dumps(line).encode() + b"\n"
     try:
         written = file.write(content)

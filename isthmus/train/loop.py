@@ -137,6 +137,7 @@ class Training:
         if self.main:
             checkpoint.publish_weights(self.folder, self.step)
             result = {"steps": self.step, "validation_loss": self.validation_loss, "best": self.best}
+            result["skipped"] = self.setup.feed.skipped()
             checkpoint.write_whole(self.folder / FINISHED_FILE, json.dumps(result).encode())
 
     def _log(self, step: int, values: dict[str, int | float | str | None]) -> None:

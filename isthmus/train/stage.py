@@ -68,6 +68,8 @@ class Stage:
                 f"Stage {self.name!r} needs exactly one of `epochs` and `steps`, got epochs={self.epochs} and "
                 f"steps={self.steps}. Set the other to None."
             )
+        if self.micro_batch_size is not None:
+            _positive(self.name, micro_batch_size=self.micro_batch_size)
         _positive(self.name, batch_size=self.batch_size, log_every=self.log_every, save_every=self.save_every)
         if self.cached_views < 0 or self.validate_every < 0:
             raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")

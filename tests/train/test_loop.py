@@ -1,0 +1,228 @@
+"""Whole runs on tiny models: repeatable, resumable, honest about what they skip and refuse."""
+
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_stage import Swatches, tiny_model, tiny_stage
+
+from isthmus.connectors import MlpConfig
+from isthmus.data.sources import Source
+from isthmus.encoders.cached import CachedEncoder
+from isthmus.runs import Run
+from isthmus.train import checkpoint
+from isthmus.train.loop import train
+from isthmus.train.progress import Progress
+from isthmus.train.stage import AdamW, Stage, read_stage
+from isthmus.train.steps import Steps
+
+
+def go(stage: Stage, folder: Path, **options: object) -> Run:
+    return train(stage, folder, progress=False, **options)
+
+
+def content(run: Path) -> dict[str, bytes]:
+    """The bytes of everything that equal runs share."""
+    saved = checkpoint.latest(run)
+    assert saved is not None
+    return {
+        "log": (run / "log.jsonl").read_bytes(),
+        "weights": (run / "weights.safetensors").read_bytes(),
+        "optimizer": (saved.folder / "optimizer.safetensors").read_bytes(),
+        "state": (saved.folder / "state.json").read_bytes(),
+    }
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+def stop_before(step: int) -> Callable[[Steps, int], None]:
+    taken = Steps.take
+
+    def take(steps: Steps, number: int) -> None:
+        if number == step:
+            raise StoppedError
+        taken(steps, number)
+
+    return take
+
+
+def test_equal_stages_give_equal_runs_and_learn(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root)
+    first, second = go(stage, tmp_path / "a"), go(stage, tmp_path / "b")
+    assert content(first.folder) == content(second.folder)
+    assert first.finished
+    assert first.result["steps"] == 12
+    losses = [line["loss"] for line in first.log() if "loss" in line]
+    assert len(losses) == 4
+    assert losses[-1] < losses[0]
+    assert [line["step"] for line in first.log() if "validation_loss" in line] == [6, 12]
+    assert first.log()[0] == {"step": 0, "parameters": 40448, "trainable": 544}
+    other = go(dataclasses.replace(stage, seed=1), tmp_path / "c")
+    assert content(other.folder)["weights"] != content(first.folder)["weights"]
+    assert len(first.timing()) == 5
+    assert first.timing()[-1]["event"] == "finished"
+
+
+@pytest.mark.parametrize("step", [2, 4, 7, 11])
+def test_a_stopped_run_resumes_to_the_same_bytes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    stage = tiny_stage(root, "opt", train=("connector", "llm.model.model.decoder.layers.1"), micro_batch_size=3)
+    whole = go(stage, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "take", stop_before(step))
+        with pytest.raises(StoppedError):
+            go(stage, tmp_path / "broken")
+    resumed = go(stage, tmp_path / "broken", resume=True)
+    assert content(resumed.folder) == content(whole.folder)
+    best = [(run.folder / "best.safetensors").read_bytes() for run in (whole, resumed)]
+    assert best[0] == best[1]
+
+
+def test_resuming_a_finished_run_does_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = tiny_stage(root, steps=4)
+    before = content(go(stage, tmp_path / "run").folder)
+    monkeypatch.setattr(Steps, "take", stop_before(0))
+    assert content(go(stage, tmp_path / "run", resume=True).folder) == before
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root, steps=2)
+    go(stage, tmp_path / "run")
+    with pytest.raises(ValueError, match="already holds a run"):
+        go(stage, tmp_path / "run")
+    with pytest.raises(ValueError, match="another stage: it differs in seed"):
+        go(dataclasses.replace(stage, seed=5), tmp_path / "run", resume=True)
+
+
+def test_no_space_left_in_a_save_loses_nothing(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = tiny_stage(root)
+    whole = go(stage, tmp_path / "whole")
+    written = checkpoint.save_file
+
+    def full(tensors: object, path: Path) -> None:
+        if "00000008" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        with pytest.raises(OSError, match="Cannot write the save of step 8: No space left"):
+            go(stage, tmp_path / "full")
+    saved = checkpoint.latest(tmp_path / "full")
+    assert saved is not None
+    assert saved.step == 4
+    assert content(go(stage, tmp_path / "full", resume=True).folder) == content(whole.folder)
+
+
+def test_accumulation_gives_the_gradients_of_the_whole_batch(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root, steps=1, save_every=1, optimizer=AdamW(peak_lr=1e-2, clip_norm=None), validation=())
+    whole = go(stage, tmp_path / "whole")
+    parts = go(dataclasses.replace(stage, micro_batch_size=1), tmp_path / "parts")
+    ours, theirs = (checkpoint.latest(run.folder).optimizer() for run in (whole, parts))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-4, atol=1e-8)
+    assert parts.log()[-1]["grad_norm"] is None
+
+
+def test_a_second_run_over_the_same_images_makes_no_encoder_call(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(tiny_stage(root, steps=6), tmp_path / "first")
+
+    def refuse(self: CachedEncoder) -> None:
+        raise AssertionError("the encoder was built")
+
+    monkeypatch.setattr(CachedEncoder, "_built", refuse)
+    model = dataclasses.replace(tiny_model(root), connector=MlpConfig(depth=2))
+    go(tiny_stage(root, steps=6, model=model), tmp_path / "second")
+
+
+def test_the_encoder_learns_from_pixels_when_it_is_named(root: Path, tmp_path: Path) -> None:
+    run = go(tiny_stage(root, train=("encoder", "connector"), steps=2, validate_every=0), tmp_path / "run")
+    names = set(run.weights())
+    assert {name.partition(".")[0] for name in names} == {"encoder", "connector"}
+    fresh = run.model_config.encoder.build().state_dict()
+    moved = [name for name, one in run.weights().items() if name.startswith("encoder.") and one.dtype.is_floating_point]
+    assert any(not torch.equal(run.weights()[name], fresh[name.removeprefix("encoder.")]) for name in moved)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_views_are_chosen_by_step(root: Path, tmp_path: Path, views: int) -> None:
+    stage = tiny_stage(root, cached_views=views, steps=3)
+    plain = go(tiny_stage(root, steps=3), tmp_path / "plain")
+    first, second = go(stage, tmp_path / "a"), go(stage, tmp_path / "b")
+    assert content(first.folder) == content(second.folder)
+    assert plain.finished
+
+
+def test_an_encoder_decoder_and_text_only_samples_train(root: Path, tmp_path: Path) -> None:
+    data = (Source(of=Swatches(text_every=2)),)
+    run = go(tiny_stage(root, "t5", data=data, steps=3, batch_size=2), tmp_path / "run")
+    assert run.result["best"]["step"] in (3, 6)
+
+
+def test_samples_with_broken_images_are_skipped_and_named(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = (Source(of=Swatches(broken=(1, 5))),)
+    stage = tiny_stage(root, data=data, steps=8)
+    run = go(stage, tmp_path / "run")
+    assert run.result["skipped"] == 2
+    assert "swatch 5 is cut short" in caplog.text
+
+
+def test_a_stage_starts_from_another_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = go(tiny_stage(root, steps=2), tmp_path / "runs" / "first")
+    next_stage = tiny_stage(root, name="next", start_from="tiny", train=("llm.model.model.layers.0",), steps=2)
+    monkeypatch.setenv("ISTHMUS_RUNS", str(tmp_path / "runs"))
+    run = go(next_stage, tmp_path / "runs" / "next")
+    weights = run.weights()
+    for name, tensor in first.weights().items():
+        assert torch.equal(weights[name], tensor)
+    assert any(name.startswith("llm.model.model.layers.0.") for name in weights)
+    other = dataclasses.replace(tiny_model(root), connector=MlpConfig(depth=2))
+    with pytest.raises(ValueError, match="was trained with another connector"):
+        go(dataclasses.replace(next_stage, model=other), tmp_path / "other", start=first.folder)
+    with pytest.raises(ValueError, match="starts from nothing"):
+        go(tiny_stage(root, steps=2), tmp_path / "other", start=first.folder)
+
+
+def test_a_loss_that_breaks_down_stops_the_run(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root, optimizer=AdamW(peak_lr=3e38, clip_norm=None), log_every=1, save_every=1, validation=())
+    with pytest.raises(ValueError, match="is not a finite number"):
+        go(stage, tmp_path / "run")
+
+
+def test_progress_is_told_and_the_stage_is_saved(root: Path, tmp_path: Path) -> None:
+    told: list[Progress] = []
+    stage = tiny_stage(root, steps=2)
+    run = go(stage, tmp_path / "run", on_progress=told.append)
+    assert [one.phase for one in told if one.done == one.total] == ["features", "train", "validate"]
+    assert told[-1].done == told[-1].total == 6
+    assert "tiny features" in str(told[0])
+    saved = json.loads((tmp_path / "run" / "stage.json").read_text())
+    assert saved["model_fingerprint"] == stage.model.fingerprint()
+    types = {"Swatches": Swatches}
+    from isthmus.train.stage import TYPES
+
+    assert read_stage(run, {**TYPES, **types}) == stage
+
+
+def test_fresh_weights_do_not_depend_on_whether_the_encoder_is_loaded(root: Path) -> None:
+    from isthmus.train.setup import build_model
+
+    frozen = build_model(tiny_stage(root))
+    learning = build_model(tiny_stage(root, train=("encoder",)))
+    assert frozen.encoder is None
+    assert learning.encoder is not None
+    for ours, theirs in zip(frozen.connector.parameters(), learning.connector.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

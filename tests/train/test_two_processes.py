@@ -1,0 +1,46 @@
+"""Two CPU processes train what one does: batches without images on a rank, accumulation, one log."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_stage import tiny_stage
+
+from isthmus.runs import Run
+
+HERE = Path(__file__).parent
+
+
+def launch(processes: int, models: Path, run: Path, kind: str) -> None:
+    path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
+    program = [str(HERE / "two_processes.py"), str(models), str(run), kind]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    said = subprocess.run(
+        [sys.executable, *launcher, *program],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["features", "pixels"])
+def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
+    tiny_stage(tmp_path)
+    launch(1, tmp_path, tmp_path / "one", kind)
+    launch(2, tmp_path, tmp_path / "two", kind)
+    one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
+    assert [line["step"] for line in one.log()] == [line["step"] for line in two.log()]
+    for ours, theirs in zip(one.log(), two.log(), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert theirs[name] == pytest.approx(value, rel=1e-4), (ours["step"], name)
+    ours, theirs = one.weights(), two.weights()
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-5)

@@ -1,0 +1,27 @@
+"""Run by `torchrun --nproc-per-node N`: trains one tiny stage into the folder that is named."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tiny_stage import Swatches, tiny_stage
+
+from isthmus.connectors import MlpConfig
+from isthmus.data.sources import Source
+from isthmus.train.loop import train
+from isthmus.train.stage import AdamW
+
+if __name__ == "__main__":
+    models, run, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    os.environ["ISTHMUS_CACHE"] = str(models / "cache")
+    stage = tiny_stage(models, steps=4, batch_size=4, log_every=1, validate_every=2)
+    stage = replace(
+        stage,
+        data=(Source(of=Swatches(text_every=2)),),
+        optimizer=AdamW(peak_lr=1e-3, clip_norm=1.0),
+        model=replace(stage.model, connector=MlpConfig(depth=2)),
+        train=("encoder", "connector") if kind == "pixels" else ("connector",),
+        micro_batch_size=1,
+    )
+    train(stage, run, progress=False)
