@@ -1,4 +1,4 @@
-"""Images that are not loaded yet, read safely: files, members of an archive, scenes to render.
+"""Images that are not loaded yet, read safely: files and members of an archive.
 
 Files may be hostile. An image is refused by its header before any pixel is decoded when it is too large, a path may
 not leave its root (by `..`, as an absolute path, or through a link), only common raster formats are tried, and
@@ -15,10 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-import PIL
 from PIL import Image, ImageOps
-
-from isthmus.data.sources.world import Scene, render
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
@@ -163,28 +160,3 @@ class PackedImage:
     def load(self) -> Image.Image:
         """The RGB image. Raises ValueError naming the archive and the offset."""
         return decode(self._content(), self.name)
-
-
-@lru_cache(maxsize=1)
-def _renderer() -> str:
-    """Changes whenever the drawing code or Pillow does, so that a key never names other pixels."""
-    folder = Path(__file__).parent / "sources" / "world"
-    parts = [path.read_bytes() for path in sorted(folder.glob("*.py"))]
-    return content_key(b"\x1f".join([PIL.__version__.encode(), *parts]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneImage:
-    """A scene of the exact world, rendered at `size` x `size` pixels each time it is loaded."""
-
-    scene: Scene
-    size: int
-
-    @cached_property
-    def key(self) -> str:
-        """The hash of the whole scene, the size and the drawing code."""
-        return content_key(f"{_renderer()} {self.size} {self.scene!r}".encode())
-
-    def load(self) -> Image.Image:
-        """The rendered picture."""
-        return render(self.scene, self.size)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from isthmus.data.prompts import split_turns
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Dataset, Source
+from isthmus.data.sources.scene_image import SceneImage
 
 _log = logging.getLogger(__name__)
 _TRIES = 100
@@ -43,7 +44,7 @@ class OpenedImages:
         for image in sample.images:
             key = image.key
             if key not in self._opened:
-                if type(image).__name__ != "SceneImage":
+                if not isinstance(image, SceneImage):
                     image.load()
                 self._opened.add(key)
 

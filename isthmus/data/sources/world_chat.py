@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from isthmus.data.images import SceneImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 from isthmus.data.sources.base import Dataset, SourceConfig, checked
+from isthmus.data.sources.scene_image import SceneImage
 from isthmus.data.sources.wordings import DESCRIBE
 from isthmus.data.sources.world import (
     FAMILIES,
