@@ -48,19 +48,18 @@ def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str,
         lines: list[Text] = []
         for index in range(wanted):
             sample = dataset[index]
-            parts = split_turns(sample) if llm.kind == "encoder-decoder" else [sample]
-            plans = [plan for part in parts for plan in _plans(stage.model, part)]
-            batch = stage.model.batch(parts, tokenizer=tokenizer, plans=plans)
+            parts = split_turns(sample, history=False) if llm.kind == "encoder-decoder" else [sample]
+            batch = stage.model.batch(parts, tokenizer=tokenizer, plans=_plans(stage.model, parts))
             if index < num:
                 lines += check(batch, tokenizer)
         title = f"data.{number}: {type(source.of).__name__}, weight {source.weight:g}, {len(dataset)} samples"
         yield f"{title}; {wanted} checked", lines
 
 
-def _plans(model: Model, sample: Sample) -> list[Plan]:
+def _plans(model: Model, samples: list[Sample]) -> list[Plan]:
     plans: list[Plan] = []
     first = 0
-    for image in sample.images:
+    for image in (image for sample in samples for image in sample.images):
         plans.append(model.encoder.plan(image.load().size, first))
         first = plans[-1].views.stop
     return plans

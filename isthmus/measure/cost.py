@@ -109,10 +109,8 @@ def cost(
     source, target, encoder, llm = known.source(), known.target(), known.encoder, known.llm
     assert llm is not None, "target() has refused a model without a language model"
     size = image or (getattr(encoder, "image_size", 224),) * 2
-    if min(*size, text_tokens) < 1:
-        raise ValueError(
-            f"An image of {size[0]} x {size[1]} px with {text_tokens} text tokens has no cost: use 1 or more."
-        )
+    if min(size) < 1 or text_tokens < 0:
+        raise ValueError(f"There is no image of {size[0]} x {size[1]} px with {text_tokens} text tokens.")
     plan = encoder.plan(size)
     visual, views = known.num_visual_tokens(plan), len(plan.views)
     total = visual + text_tokens

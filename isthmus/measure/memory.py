@@ -93,7 +93,8 @@ def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
     embedded = torch.empty(1, length, width, dtype=llm.dtype, device="meta", requires_grad=True)
     body = skeleton.base_model if llm.kind == "causal" else skeleton.get_encoder()  # type: ignore[operator]
     assert isinstance(body, nn.Module)
-    options = {"use_cache": False} if llm.kind == "causal" else {}
+    places = torch.empty(1, length, dtype=torch.int64, device="meta")
+    options = {"use_cache": False, "position_ids": places} if llm.kind == "causal" else {}
     kept = _kept(skeleton, lambda: body(inputs_embeds=embedded, attention_mask=mask, **options).last_hidden_state)
     logits = bill.head_flops // 2 // llm.shape().hidden_width * bill.text_tokens
     return kept + logits * (llm.dtype.itemsize + 4)
