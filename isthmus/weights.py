@@ -7,6 +7,7 @@ hub id. Remote code is never run.
 import contextlib
 import functools
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def resolve_model(name: str) -> str:
             raise ValueError(f"No bundled model {name!r}.{did_you_mean(name, known)} Bundled: {', '.join(known)}.")
         return str(BUNDLED / name.removeprefix("bundled/"))
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ValueError(f"The folder {name!r} holds no config.json: give a folder in the transformers format.")
         return str(folder.resolve())
@@ -114,18 +115,20 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
 
 
 def folder_hash(path: str | Path) -> str:
-    """Sixteen hexadecimal digits of a model folder's content (configs, weights, tokenizer; not its model card).
+    """Sixteen hexadecimal digits of a model folder's own files (configs, weights, tokenizer; no card, no subfolders).
 
-    Computed once for each state of the folder: the result is kept per file name, time and size.
+    Computed once for each state of the folder: the result is kept per file name, time and size. A folder written less
+    than two seconds ago is read again each time, as file times are too coarse to tell two such states apart.
     """
-    files = sorted(file for file in Path(path).rglob("*") if file.is_file() and file.suffix in _HASHED_SUFFIXES)
+    files = sorted(file for file in Path(path).glob("*") if file.is_file() and file.suffix in _HASHED_SUFFIXES)
     if not files:
         raise ValueError(f"The folder {str(path)!r} holds no model to hash.")
     stats = [(file, file.stat()) for file in files]
-    return _hash_files(str(path), tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats))
+    state = tuple((str(file), stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+    fresh = max(stat.st_mtime for _, stat in stats) > time.time() - 2.0
+    return (_hash_files if fresh else _hash_files_once)(str(path), state)
 
 
-@functools.lru_cache(maxsize=64)
 def _hash_files(root: str, files: tuple[tuple[str, int, int], ...]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, _, size in files:
@@ -134,6 +137,9 @@ def _hash_files(root: str, files: tuple[tuple[str, int, int], ...]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+_hash_files_once = functools.lru_cache(maxsize=64)(_hash_files)
 
 
 @contextlib.contextmanager

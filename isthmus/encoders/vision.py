@@ -4,8 +4,9 @@ Source: LLaVA-1.5 (arXiv:2310.03744) takes the second-last layer without the cla
 keeps the class token. Checked against: the `transformers` models themselves, FLOPs against torch's counter.
 """
 
-import hashlib
+import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -78,10 +79,10 @@ class VisionEncoder(EncoderConfig):
         return VisionTower(self, self._config(), source, read_normalisation(source))
 
     def fingerprint(self) -> str:
-        """This config and the content of the model folder (or the hub commit)."""
+        """This config, with the content of the model folder (or the hub commit) for its name."""
         source = resolve_model(self.name)
-        content = folder_hash(source) if source != self.name else f"{self.name}@{commit_of(source)}"
-        return hashlib.blake2b(f"{fingerprint(self)} {content}".encode(), digest_size=8).hexdigest()
+        content = folder_hash(source) if Path(source).is_dir() else f"{source}@{commit_of(source)}"
+        return fingerprint(dataclasses.replace(self, name=content))
 
     def parameters(self) -> int:
         """Parameters of the blocks that are run and the embeddings before them."""
@@ -92,7 +93,7 @@ class VisionEncoder(EncoderConfig):
     def flops(self) -> int:
         """L [2 n (4 d d + FFN) + 4 n n d] + 2 patches channels p p d, with n the patches and prefix tokens."""
         config = self.trimmed()
-        patches, channels = self.shape().grid.size, int(config.num_channels)
+        patches, channels = self.shape().grid.size, int(getattr(config, "num_channels", 3))
         width, patch = int(config.hidden_size), patch_size(config)
         tokens = patches + FAMILIES[config.model_type].prefix(config)
         block = 2 * tokens * (4 * width**2 + ffn_products(config)) + 4 * tokens**2 * width

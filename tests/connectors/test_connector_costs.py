@@ -1,0 +1,93 @@
+"""Parameters and FLOPs of the published configurations, as exact integers."""
+
+import pytest
+
+from isthmus.connectors import (
+    AveragePoolConfig,
+    ConnectorConfig,
+    LinearConfig,
+    MlpConfig,
+    PixelShuffleConfig,
+    QFormerConfig,
+)
+from isthmus.features import FeatureShape, Grid, LLMShape
+
+CLIP_336 = FeatureShape(width=1_024, grid=Grid(1, 24, 24))
+CLIP_224 = FeatureShape(width=1_024, grid=Grid(1, 16, 16))
+CLIP_224_CLASS = FeatureShape(width=1_024, grid=Grid(1, 16, 16), prefix=1)
+EVA_G = FeatureShape(width=1_408, grid=Grid(1, 16, 16), prefix=1)
+INTERN_6B = FeatureShape(width=3_200, grid=Grid(1, 32, 32))
+INTERN_300M = FeatureShape(width=1_024, grid=Grid(1, 32, 32))
+
+
+def llm(width: int) -> LLMShape:
+    return LLMShape(embedding_width=width, hidden_width=width, num_layers=32)
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "width", "parameters"),
+    [
+        (LinearConfig(), CLIP_224, 4_096, 4_198_400),
+        (LinearConfig(), CLIP_224, 5_120, 5_248_000),
+        (MlpConfig(), CLIP_336, 4_096, 20_979_712),
+        (MlpConfig(), CLIP_336, 5_120, 31_467_520),
+        (AveragePoolConfig(side=12), CLIP_336, 4_096, 20_979_712),
+        (PixelShuffleConfig(), INTERN_6B, 6_144, 116_429_824),
+        (PixelShuffleConfig(order="v1"), INTERN_6B, 7_168, 143_170_560),
+        (PixelShuffleConfig(), INTERN_300M, 2_048, 12_595_200),
+    ],
+)
+def test_parameters(config: ConnectorConfig, source: FeatureShape, width: int, parameters: int) -> None:
+    assert config.parameters(source, llm(width)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("source", "width", "parameters"),
+    [
+        (EVA_G, 2_560, 107_130_880),
+        (EVA_G, 4_096, 108_312_064),
+        (EVA_G, 2_048, 106_737_152),
+        (CLIP_224_CLASS, 2_560, 103_591_936),
+        (CLIP_224_CLASS, 2_048, 103_198_208),
+    ],
+)
+def test_qformer_parameters_of_the_paper(source: FeatureShape, width: int, parameters: int) -> None:
+    """Table 2 of BLIP-2 leaves out ln_vision, two numbers a channel, which belongs to the connector here."""
+    assert QFormerConfig().parameters(source, llm(width)) == parameters + 2 * source.width
+
+
+def test_qformer_text_side_is_its_feed_forwards_and_embeddings() -> None:
+    alone, reading = QFormerConfig(), QFormerConfig(text=True)
+    more = reading.parameters(EVA_G, llm(2_560)) - alone.parameters(EVA_G, llm(2_560))
+    assert more == 56_687_616 + 23_441_664 + 393_216
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "width", "tokens", "flops"),
+    [
+        (LinearConfig(), CLIP_224, 4_096, 256, 2_147_483_648),
+        (MlpConfig(), CLIP_336, 4_096, 576, 24_159_191_040),
+        (MlpConfig(), CLIP_336, 5_120, 576, 36_238_786_560),
+        (AveragePoolConfig(side=12), CLIP_336, 4_096, 144, 6_039_797_760),
+        (AveragePoolConfig(side=8), CLIP_336, 4_096, 64, 2_684_354_560),
+        (PixelShuffleConfig(order="v1"), INTERN_6B, 7_168, 256, 73_282_879_488),
+        (PixelShuffleConfig(), INTERN_6B, 6_144, 256, 59_592_671_232),
+        (QFormerConfig(), EVA_G, 2_560, 32, 12_873_695_232),
+        (QFormerConfig(), EVA_G, 4_096, 32, 12_949_192_704),
+        (QFormerConfig(), CLIP_224_CLASS, 2_560, 32, 11_054_678_016),
+    ],
+)
+def test_tokens_and_flops(config: ConnectorConfig, source: FeatureShape, width: int, tokens: int, flops: int) -> None:
+    assert config.num_tokens(source.grid) == tokens
+    assert config.flops(source, llm(width)) == flops
+
+
+def test_a_patch_more_costs_the_qformer_its_keys_and_values() -> None:
+    one_more = FeatureShape(width=1_408, grid=Grid(1, 16, 16), prefix=2)
+    more = QFormerConfig().flops(one_more, llm(4_096)) - QFormerConfig().flops(EVA_G, llm(4_096))
+    assert more == 26_542_080
+
+
+@pytest.mark.parametrize(("layers", "every", "crosses"), [(12, 2, 6), (11, 2, 6), (1, 2, 1), (12, 1, 12), (5, 3, 2)])
+def test_cross_attention_layers_round_up(layers: int, every: int, crosses: int) -> None:
+    assert QFormerConfig(layers=layers, cross_every=every).num_cross == crosses
