@@ -100,14 +100,14 @@ def pack_textbook(source: Path, folder: Path, num_train: int) -> None:
         names = {row["id"] for row in rows}
         for row in rows:
             side = SIDE_WITH_QUESTIONS if row["id"] in with_questions else SIDE
-            pack.add(row["id"], small_webp(source / row["image"], side))
+            pack.add(f"{row['id']}.webp", small_webp(source / row["image"], side))
         kept[split] = rows
         fields = ("id", "image_id", "task", "question", "answers")
         questions = [{name: row[name] for name in fields} for row in asked if row["image_id"] in names]
         write_lines(folder / f"figure_qa_{split}.jsonl", questions)
     places = pack.close()
     for split, rows in kept.items():
-        write_lines(folder / f"{split}.jsonl", [textbook_row(row, *places[row["id"]]) for row in rows])
+        write_lines(folder / f"{split}.jsonl", [textbook_row(row, *places[f"{row['id']}.webp"]) for row in rows])
 
 
 def textbook_row(row: Row, offset: int, size: int) -> Row:
@@ -143,10 +143,10 @@ def pack_nlvr(source: Path, folder: Path) -> None:
     for rows in splits.values():
         for row in rows:
             check_orders(source, row)
-            pack.add(row["id"], (source / row["images"][0]).read_bytes())
+            pack.add(f"{row['id']}.png", (source / row["images"][0]).read_bytes())
     places = pack.close()
     for split, rows in splits.items():
-        write_lines(folder / f"{split}.jsonl", [nlvr_row(row, *places[row["id"]]) for row in rows])
+        write_lines(folder / f"{split}.jsonl", [nlvr_row(row, *places[f"{row['id']}.png"]) for row in rows])
 
 
 def group(row: Row) -> str:

@@ -1,0 +1,77 @@
+"""Promises that every source keeps, by being listed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isthmus.config import from_json, to_json
+from isthmus.data.sample import Sample
+from isthmus.data.sources import (
+    SOURCES,
+    TYPES,
+    CaptionFile,
+    LlavaFile,
+    NlvrBoxes,
+    Source,
+    SourceConfig,
+    Textbook,
+    TextFile,
+    WorldCaptions,
+    WorldChat,
+    WorldStyle,
+)
+
+
+def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
+    """A small config of this type, with its files written."""
+    if made in (WorldChat, WorldCaptions):
+        return made(num_scenes=20, style=WorldStyle(chart=0.3))  # type: ignore[call-arg]
+    if made in (Textbook, NlvrBoxes):
+        return made()
+    image = folder / "a.png"
+    SourceImage.write(image)
+    if made is CaptionFile:
+        lines(folder / "c.jsonl", {"image": "a.png", "text": "A grey square."})
+        return CaptionFile(path=str(folder / "c.jsonl"), root=str(folder))
+    if made is TextFile:
+        lines(folder / "t.jsonl", {"text": "All by itself."})
+        return TextFile(path=str(folder / "t.jsonl"))
+    said = [{"from": "human", "value": "What is it?\n<image>"}, {"from": "gpt", "value": "A square."}]
+    (folder / "l.json").write_text(json.dumps([{"id": "0", "image": "a.png", "conversations": said}]))
+    return LlavaFile(path=str(folder / "l.json"), root=str(folder))
+
+
+class SourceImage:
+    @staticmethod
+    def write(path: Path) -> None:
+        from PIL import Image
+
+        Image.new("RGB", (8, 8), (90, 90, 90)).save(path)
+
+
+def lines(path: Path, *rows: dict[str, str]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("made", SOURCES, ids=lambda made: made.__name__)
+def test_every_source_keeps_its_promises(made: type[SourceConfig], tmp_path: Path) -> None:
+    config = config_of(made, tmp_path)
+    dataset, again = config.build(), config.build()
+    assert len(dataset) == len(again) >= 1
+    for index in {0, len(dataset) // 2, len(dataset) - 1}:
+        sample = dataset[index]
+        assert isinstance(sample, Sample)
+        assert sample == again[index]
+        assert [image.key for image in sample.images] == [image.key for image in again[index].images]
+        assert any(turn.role == "assistant" and turn.text for turn in sample.turns)
+        assert all(image.load().mode == "RGB" for image in sample.images)
+    assert len({dataset[index].id for index in range(min(20, len(dataset)))}) == min(20, len(dataset))
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
+@pytest.mark.parametrize("made", SOURCES, ids=lambda made: made.__name__)
+def test_every_source_reads_back_from_json(made: type[SourceConfig], tmp_path: Path) -> None:
+    source = Source(of=config_of(made, tmp_path), weight=2.5)
+    assert from_json(json.loads(json.dumps(to_json(source))), TYPES) == source
