@@ -25,6 +25,7 @@ def stage1() -> Stage:
 
     Sources (paper = arXiv:2310.03744, code = scripts/v1_5/pretrain.sh, elsewhere = neither of them):
         name, start_from: a name of ours; the stage starts from fresh MLP weights
+        model: paper section 3.3
         model.encoder: code, --vision_tower openai/clip-vit-large-patch14-336; paper section 3.3
         model.encoder.layers: code, --mm_vision_select_layer -2 (before the last block, no final norm)
         model.encoder.class_token: code, the "patch" feature of clip_encoder.py drops the class token
@@ -80,7 +81,7 @@ def stage1() -> Stage:
         schedule=Cosine(warmup_fraction=0.03),
         batch_size=256,
         micro_batch_size=32,
-        epochs=1,
+        epochs=1.0,
         precision="bf16",
         seed=42,
         cached_views=0,
@@ -138,12 +139,13 @@ def tiny_stage1() -> Stage:
     schedule), what a laptop cannot hold is replaced.
 
     Sources (here = replaced for the small models; the rest as in llava15/stage1):
-        name: here
+        name, start_from: here
         model.encoder: as in llava15/stage1, of the bundled eye
         model.encoder.name, model.encoder.image_size, model.encoder.precision: here
         model.llm: here: the bundled speaker
         data, validation: here: captions of scenes with exact truth
-        epochs, steps, micro_batch_size, precision, cached_views, save_every, validate_every: here
+        epochs, steps, micro_batch_size, precision: here
+        cached_views, log_every, save_every, validate_every: here
         optimizer, schedule, batch_size, train, model, objectives, seed: as in llava15/stage1
     """
     large = stage1()
@@ -174,7 +176,8 @@ def tiny_stage2() -> Stage:
         model.encoder.name, model.encoder.image_size, model.encoder.precision: here
         model.llm: here: the bundled speaker
         data, validation: here: conversations about scenes, textbook figures and boxes
-        epochs, steps, micro_batch_size, precision, cached_views, save_every, validate_every: here
+        epochs, steps, micro_batch_size, precision: here
+        cached_views, log_every, save_every, validate_every: here
         optimizer, schedule, batch_size, train, model, objectives, seed: as in llava15/stage2
     """
     large, first = stage2(), tiny_stage1()

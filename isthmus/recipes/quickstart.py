@@ -18,6 +18,7 @@ def stage() -> Stage:
 
     Sources (paper = arXiv:2310.03744, here = chosen for this recipe):
         name, start_from: here
+        model: LLaVA-1.5's shape, between small models
         model.encoder: here: the bundled tower at its own size, last layer, without the class token
         model.connector: paper section 3.3: an MLP of two layers
         model.llm: here: the bundled speaker; conversations of this recipe fit in 512 tokens

@@ -1,0 +1,100 @@
+"""What a user sees: help without waiting, one clear message for a mistake, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from isthmus.cli.commands import COMMANDS
+from isthmus.cli.main import INTERRUPTED, MISTAKE, main, parse
+
+HELP = """
+import sys
+from isthmus.cli.main import main
+for arguments in {calls!r}:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        assert end.code == 0, end.code
+heavy = [name for name in ("torch", "transformers", "PIL", "matplotlib", "numpy") if name in sys.modules]
+assert not heavy, heavy
+"""
+
+
+def test_help_imports_nothing_heavy() -> None:
+    calls = [[], ["--help"], *([name, "--help"] for name in COMMANDS)]
+    done = subprocess.run([sys.executable, "-c", HELP.format(calls=calls)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in COMMANDS)
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "isthmus", "trian"], capture_output=True, text=True)
+    assert done.returncode == MISTAKE
+    assert done.stderr.startswith("isthmus: Unknown command 'trian'. Did you mean 'train'?")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["cost", "quickstar"], "Unknown recipe 'quickstar'. Did you mean 'quickstart'?"),
+        (["compare", "reedme"], "Unknown study 'reedme'. Did you mean 'readme'?"),
+        (["cost", "llava15/stage1", "--model.conector", "mlp"], "'--model.conector'. Did you mean '--model.connector'"),
+        (["cost", "llava15/stage1", "--model.connector", "mpl"], "'mpl' is unknown. Did you mean 'mlp'"),
+        (["cost", "llava15/stage1", "--model.connector"], "--model.connector needs a name: linear, mlp"),
+        (["cost", "llava15/stage1", "--image", "0", "5"], "no image of 0 x 5 px"),
+        (["train"], "Name a recipe"),
+        (["train", "quickstart", "--resume", "there"], "give no recipe"),
+        (["train", "--resume", "no-such-folder"], "no-such-folder is not a run folder"),
+        (["evaluate", "no-such-folder"], "no-such-folder is not a run folder"),
+        (["evaluate", "somewhere", "--tasks", "world/atribute"], "Did you mean 'world/attribute'"),
+        (["evaluate", "somewhere", "--taks", "x"], "`isthmus evaluate` does not know '--taks'"),
+        (["ask", "somewhere", "no-such.jpg", "What?"], "No image file 'no-such.jpg'"),
+        (["ask", "somewhere", __file__, "What is <image>?"], "Leave <image> out"),
+        (["ask", "somewhere", __file__, "What?"], "test_main.py"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == MISTAKE
+    error = capsys.readouterr().err
+    assert error.startswith("isthmus: ")
+    assert said in error
+    assert "Traceback" not in error
+
+
+def test_an_interrupt_is_clean(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(command: object, rest: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("isthmus.cli.actions.act", interrupted)
+    assert main(["list"]) == INTERRUPTED
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(command: object, rest: list[str]) -> None:
+        raise AssertionError("ours")
+
+    monkeypatch.setattr("isthmus.cli.actions.act", broken)
+    with pytest.raises(AssertionError, match="ours"):
+        main(["list"])
+
+
+def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISTHMUS_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="quickstar"):
+        main(["cost", "quickstar"])
+
+
+def test_help_after_a_recipe_is_left_for_its_fields() -> None:
+    command, rest = parse(["train", "quickstart", "--help"])
+    assert type(command).__name__ == "Train"
+    assert rest == ["--help"]
+
+
+def test_own_options_and_fields_are_told_apart() -> None:
+    command, rest = parse(["cost", "quickstart", "--text-tokens", "7", "--model.encoder.image-size", "96"])
+    assert vars(command)["text_tokens"] == 7
+    assert rest == ["--model.encoder.image-size", "96"]
