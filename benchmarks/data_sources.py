@@ -3,6 +3,7 @@
 python -m benchmarks.data_sources
 """
 
+import itertools
 import time
 
 from isthmus.data.mixture import Mixture
@@ -30,7 +31,7 @@ def main() -> None:
         loaded = [sample.images[0].load() for sample in samples]
         times.append(time.process_time())
         assert len(loaded) == NUM >= len(keys)
-        made, keyed, opened = (round(NUM / (end - start)) for start, end in zip(times, times[1:], strict=False))
+        made, keyed, opened = (round(NUM / (end - start)) for start, end in itertools.pairwise(times))
         print(f"{type(config).__name__}: {made} samples, {keyed} keys, {opened} pictures a second")
 
 
