@@ -29,6 +29,7 @@ _HEADER = struct.Struct("<4sI11I")
 _MAGIC = b"ISF1"
 _MAX_LEVELS = 64
 _TOUCH_AFTER_S = 3600.0
+_LOOK_EVERY = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,11 @@ class FeatureCache:
         self.folder = Path(folder)
         self.max_bytes = int(max_gib * 2**30)
         self.storage: Storage = storage
-        self._bytes: int | None = None
+        self._bytes = 0
+        self._writes = 0
         self._broken = False
+        self._started = time.time()
+        self._warned = False
 
     def path(self, encoder_fingerprint: str, image_key: str, view: int | str = 0) -> Path:
         """Where these features are or would be."""
@@ -120,10 +124,9 @@ class FeatureCache:
         except OSError:
             aside.unlink(missing_ok=True)
             raise
-        if self._bytes is None:
-            self._bytes = self.size_bytes()
-        else:
-            self._bytes += len(data)
+        looks_again = self._writes % _LOOK_EVERY == 0  # others write to this folder too
+        self._bytes = self.size_bytes() if looks_again else self._bytes + len(data)
+        self._writes += 1
         if self._bytes > self.max_bytes:
             self._evict()
 
@@ -140,12 +143,20 @@ class FeatureCache:
         """Removes the least recently used files until nine tenths of the bound are left."""
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
-        for _, size, path in files:
+        newest_gone = 0.0
+        for used, size, path in files:
             if total <= self.max_bytes * 0.9:
                 break
             Path(path).unlink(missing_ok=True)
-            total -= size
+            total, newest_gone = total - size, used
         self._bytes = total
+        if newest_gone > self._started and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"The feature cache at {self.folder} is full with what this run alone stored "
+                f"({self.max_bytes / 2**30:.3g} GiB): images will be encoded again each epoch. Give it a larger max_gib.",
+                stacklevel=4,
+            )
 
 
 def _scan(folder: str) -> list[os.DirEntry[str]]:

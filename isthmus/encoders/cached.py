@@ -44,7 +44,7 @@ class CachedEncoder:
         cache: FeatureCache | None,
         *,
         views: int = 1,
-        chunk: int = 8,
+        chunk: int = 16,
         device: str | torch.device = "cpu",
     ) -> None:
         if views < 0 or chunk < 1:
@@ -113,7 +113,7 @@ class CachedEncoder:
     def _encode(self, images: list[ImageSource], view: int) -> dict[str, Stored]:
         """Encodes images, a bounded number at a time in memory, and stores them."""
         fresh: dict[str, Stored] = {}
-        at_once = max(self.chunk, 16)
+        at_once = max(self.chunk, 32)
         for start in range(0, len(images), at_once):
             some = images[start : start + at_once]
             prepared = [self._prepare(image, view) for image in some]

@@ -89,6 +89,16 @@ def test_the_oldest_go_when_the_bound_is_reached(tmp_path: Path) -> None:
     assert kept == [0, 2, 3, 4] or kept == [0, 3, 4]
 
 
+def test_a_bound_too_small_for_one_run_is_said_once(tmp_path: Path) -> None:
+    one = len(_file_of(tmp_path / "probe"))
+    cache = FeatureCache(tmp_path / "cache", max_gib=2.5 * one / 2**30)
+    with pytest.warns(UserWarning, match="encoded again each epoch. Give it a larger max_gib") as said:
+        for number in range(8):
+            cache.put("eye", f"picture {number}", features(number), (1, 1))
+    assert len(said) == 1
+    assert 0 < cache.size_bytes() <= cache.max_bytes
+
+
 def _file_of(folder: Path) -> bytes:
     cache = FeatureCache(folder)
     cache.put("eye", "picture", features(), (1, 1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle_files import oracle
 from PIL import Image
 
 from isthmus.encoders.pixels import Normalisation, fit_image, read_normalisation, to_pixels
@@ -111,3 +112,15 @@ def test_a_view_is_a_crop_and_never_mirrored() -> None:
 
 def test_a_very_long_image_still_has_views() -> None:
     assert view_box((1_000, 2), "k", 0) == (0, 0, 1_000, 2)
+
+
+def test_pad_gives_llavas_numbers() -> None:
+    tensors, config = oracle("llava_expand2square")
+    for number, (width, height) in enumerate(config["sizes_wh"]):
+        image = Image.fromarray(tensors[f"inputs/image_{number}"].numpy().astype(np.uint8))
+        for name, colour in config["backgrounds"].items():
+            mean = tuple((value + 0.5) / 255 for value in colour)
+            normalisation = Normalisation(mean=mean, std=(1.0, 1.0, 1.0), resample=3)
+            fitted = fit_image(image, max(width, height), "pad", normalisation)
+            expected = tensors[f"outputs/square_{name}_{number}"]
+            assert np.array_equal(np.array(fitted), expected.numpy())

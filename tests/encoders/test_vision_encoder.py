@@ -1,13 +1,16 @@
 """Vision towers of every family: the same features as transformers, counted and refused as promised."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from oracle_files import oracle, part
 from PIL import Image
-from tiny_towers import TOWERS, make, save
+from safetensors.torch import load_file, save_file
+from tiny_towers import PROCESSOR, TOWERS, make, save
 from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.config import from_json, to_json
@@ -204,8 +207,6 @@ def test_misfits_say_the_way_out(folders: dict[str, Path], tmp_path: Path) -> No
 
 
 def test_weights_that_lack_a_part_are_refused(tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     save("vit", tmp_path)
     state = load_file(tmp_path / "model.safetensors")
     lost = next(key for key in state if "layers.1" in key or "layer.1." in key)
@@ -220,3 +221,17 @@ def test_counting_makes_no_weights(folders: dict[str, Path]) -> None:
         config = VisionEncoder(name=str(folders["vit"]), image_size=24)
         tower = make_tower(config.trimmed(), final_norm=False, source=None, dtype=torch.float32)
     assert all(weight.is_meta for weight in tower.parameters())
+
+
+@pytest.mark.parametrize("layer", [-1, -2, 0, 1])
+@pytest.mark.parametrize("class_token", [True, False])
+def test_layer_and_class_token_give_llavas_numbers(layer: int, class_token: bool, tmp_path: Path) -> None:
+    tensors, sizes = oracle("llava_feature_select")
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    save_file(part(tensors, "weights/"), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = VisionEncoder(name=str(tmp_path), image_size=12, layers=(layer,), class_token=class_token)
+    with torch.no_grad():
+        said = config.build()(tensors["inputs/pixel_values"]).tokens
+    expected = tensors[f"outputs/select_{layer}_{'cls_patch' if class_token else 'patch'}"]
+    torch.testing.assert_close(said, expected, atol=1e-5, rtol=1e-4)
