@@ -7,7 +7,7 @@ from dataclasses import dataclass
 COLOURS = ("yellow", "black", "blue")
 SHAPES = ("square", "circle", "triangle")
 SIZES = ("small", "medium", "large")
-BOXES = ("first", "second", "third")
+BOXES = ("left", "middle", "right")
 COUNTS = ("0", "1", "2", "3", "4", "5", "6")
 YES_NO = ("yes", "no")
 
@@ -33,15 +33,13 @@ Asked = tuple[str, str, tuple[str, ...]]
 """A question, its answer, and all answers it could have."""
 
 
-def say_boxes(boxes: Boxes, rng: random.Random) -> str:
-    """The boxes in words: all that `ask_boxes` asks about, in the order of the boxes, each from top to bottom."""
-    opening = rng.choice(("There are three boxes.", "The picture shows three boxes.", "Three boxes."))
-    sentences = [opening]
+def say_boxes(boxes: Boxes) -> str:
+    """The boxes in words: all that `ask_boxes` asks about, from left to right."""
+    parts = []
     for name, box in zip(BOXES, boxes, strict=True):
-        things = [f"a {thing.size} {thing.colour} {thing.shape}" for thing in sorted(box, key=lambda thing: thing.y)]
-        held = ", ".join(things) if things else "nothing"
-        sentences.append(f"The {name} box has {held}.")
-    return " ".join(sentences)
+        things = ", ".join(f"{thing.size} {thing.colour} {thing.shape}" for thing in box)
+        parts.append(f"{name} box: {things or 'nothing'}")
+    return "; ".join(parts) + "."
 
 
 def ask_boxes(boxes: Boxes, rng: random.Random, count: int) -> list[Asked]:
@@ -61,7 +59,7 @@ def ask_boxes(boxes: Boxes, rng: random.Random, count: int) -> list[Asked]:
 def _ask_count(boxes: Boxes, rng: random.Random) -> Asked | None:
     """How many things of a colour, a shape or both there are, in all or in one box: 0 to 6."""
     wanted = rng.choice(COUNTS)
-    kinds = [(colour, shape) for colour in ("", *COLOURS) for shape in ("thing", *SHAPES)]
+    kinds = [(colour, shape) for colour in ("", *COLOURS) for shape in ("object", *SHAPES)]
     places = [(name, box) for name, box in zip(BOXES, boxes, strict=True)]
     places.append(("", tuple(thing for box in boxes for thing in box)))
     fitting = [
@@ -74,8 +72,8 @@ def _ask_count(boxes: Boxes, rng: random.Random) -> Asked | None:
         return None
     colour, shape, name = rng.choice(fitting)
     what = f"{colour} {shape}s".strip()
-    where = f"in the {name} box" if name else "in all"
-    return f"How many {what} are there {where}?", wanted, COUNTS
+    where = f" in the {name} box" if name else ""
+    return f"How many {what} are there{where}?", wanted, COUNTS
 
 
 def _ask_existence(boxes: Boxes, rng: random.Random) -> Asked | None:
@@ -86,32 +84,25 @@ def _ask_existence(boxes: Boxes, rng: random.Random) -> Asked | None:
     fitting = [
         (colour, shape, name)
         for colour in COLOURS
-        for shape in ("thing", *SHAPES)
+        for shape in ("object", *SHAPES)
         for name, things in places
         if (_number(things, colour, shape) > 0) == wanted
     ]
     if not fitting:
         return None
     colour, shape, name = rng.choice(fitting)
-    where = f"in the {name} box" if name else "in any box"
-    return f"Is there a {colour} {shape} {where}?", YES_NO[0 if wanted else 1], YES_NO
+    where = f" in the {name} box" if name else ""
+    return f"Is there a {colour} {shape}{where}?", YES_NO[0 if wanted else 1], YES_NO
 
 
 def _ask_colour(boxes: Boxes, rng: random.Random) -> Asked | None:
-    """The colour of a box's only thing of a shape, or of its highest or lowest thing."""
+    """The colour of a box's only object of a shape."""
     fitting: list[tuple[str, str]] = []
     for name, box in zip(BOXES, boxes, strict=True):
         for shape in SHAPES:
             same = [thing for thing in box if thing.shape == shape]
             if len(same) == 1:
                 fitting.append((f"What colour is the {shape} in the {name} box?", same[0].colour))
-        if len(box) > 1:
-            by_height = sorted(box, key=lambda thing: thing.y)
-            if by_height[1].y - by_height[0].y >= 10:
-                fitting.append((f"What colour is the highest thing in the {name} box?", by_height[0].colour))
-            by_foot = sorted(box, key=lambda thing: -thing.y - thing.side)
-            if by_foot[0].y + by_foot[0].side - by_foot[1].y - by_foot[1].side >= 10:
-                fitting.append((f"What colour is the lowest thing in the {name} box?", by_foot[0].colour))
     wanted = rng.choice(COLOURS)
     fitting = [asked for asked in fitting if asked[1] == wanted]
     if not fitting:
@@ -121,4 +112,4 @@ def _ask_colour(boxes: Boxes, rng: random.Random) -> Asked | None:
 
 
 def _number(things: tuple[Thing, ...], colour: str, shape: str) -> int:
-    return sum(colour in ("", thing.colour) and shape in ("thing", thing.shape) for thing in things)
+    return sum(colour in ("", thing.colour) and shape in ("object", thing.shape) for thing in things)

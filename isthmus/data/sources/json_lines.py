@@ -51,6 +51,8 @@ def parse_object(content: bytes, where: str) -> dict[str, Any]:
         raise ValueError(f"{where} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
     except RecursionError as error:
         raise ValueError(f"{where} is nested too deep.") from error
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{where} must be one JSON object, got {type(found).__name__}.")
     return found
@@ -60,7 +62,16 @@ def text_of(row: dict[str, Any], name: str, where: str) -> str:
     """The text field of a row. Raises ValueError when it is missing or not text."""
     if not isinstance(row.get(name), str):
         raise ValueError(f"{where} needs a text field {name!r}; it has {sorted(map(str, row))[:12]}.")
-    return str(row[name])
+    return encodable(str(row[name]), where)
+
+
+def encodable(text: str, where: str) -> str:
+    """The text itself. Raises ValueError when it holds half of a surrogate pair, which no tokenizer can take."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{where} holds half of a surrogate pair: {error.reason} at {error.start}.") from error
+    return text
 
 
 def _scan(path: Path) -> tuple["array[int]", "array[int]", int]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from isthmus.data.images import FileImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 from isthmus.data.sources.base import Dataset, SourceConfig, checked
-from isthmus.data.sources.json_lines import JsonLines
+from isthmus.data.sources.json_lines import JsonLines, encodable
 
 MAX_FILE_BYTES = 4_000_000_000
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {
@@ -64,7 +64,7 @@ class _List:
             raise ValueError(
                 f"{path.name} line {error.lineno} is not valid JSON: {error.msg} at column {error.colno}."
             ) from error
-        except (UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path.name} is not a JSON text that can be read: {error}") from error
         if not isinstance(rows, list):
             raise ValueError(f"{path.name} must be a JSON list of conversations, got {type(rows).__name__}.")
@@ -117,7 +117,7 @@ def _paths(row: dict[str, Any], where: str, max_images: int) -> list[str]:
         raise ValueError(f"{where}: `image` is a path or a list of paths, got {str(image)[:80]}.")
     if len(paths) > max_images:
         raise ValueError(f"{where} has {len(paths)} images, more than max_images={max_images}.")
-    return paths
+    return [encodable(path, where) for path in paths]
 
 
 def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
@@ -132,7 +132,7 @@ def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
                 f"{where}, turn {place}: a turn is {{'from': one of {tuple(ROLES)}, 'value': text}}, "
                 f"got {str(one)[:80]}."
             )
-        turns.append(Turn(role=role, text=_mark_first(one["value"])))
+        turns.append(Turn(role=role, text=_mark_first(encodable(one["value"], where))))
     if not any(turn.role == "assistant" and turn.text.strip() for turn in turns):
         raise ValueError(f"{where} has no turn from 'gpt' with text: there is nothing to learn from it.")
     return tuple(turns)

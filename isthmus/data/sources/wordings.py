@@ -10,34 +10,35 @@ KIND_QUESTION = "What kind of figure is this?"
 KINDS = ("photo", "painting", "map", "chart", "table", "diagram", "micrograph")
 
 SUBJECT_QUESTION = "Which subject is this from?"
-SUBJECTS = ("physics", "history", "biology", "chemistry", "astronomy", "mathematics", "society")
 SUBJECT_OF_BOOK = {
-    "american-government": "society",
-    "anatomy-physiology": "biology",
+    "american-government": "politics",
+    "anatomy-physiology": "anatomy",
     "astronomy": "astronomy",
     "chemistry-bundle": "chemistry",
     "college-physics-bundle": "physics",
-    "college-success": "society",
-    "introduction-anthropology": "society",
-    "introduction-philosophy": "society",
-    "introduction-political-science": "society",
-    "introduction-sociology": "society",
-    "introductory-statistics-bundle": "mathematics",
+    "college-success": "education",
+    "introduction-anthropology": "anthropology",
+    "introduction-philosophy": "philosophy",
+    "introduction-political-science": "politics",
+    "introduction-sociology": "sociology",
+    "introductory-statistics-bundle": "statistics",
     "microbiology": "biology",
     "physics": "physics",
     "prealgebra-bundle": "mathematics",
-    "psychology": "society",
+    "psychology": "psychology",
     "university-physics-bundle": "physics",
     "us-history": "history",
     "world-history": "history",
 }
+SUBJECTS = tuple(sorted(set(SUBJECT_OF_BOOK.values())))
 
 YES_NO = ("yes", "no")
 
 
 def truth_question(sentence: str) -> str:
-    """A person's sentence as a yes-or-no question: spaces collapsed, lower case, no full stop."""
-    return f"Is it true that: {' '.join(sentence.split()).rstrip('. ').lower()}"
+    """A person's sentence as a yes-or-no question: spaces collapsed, a small first letter."""
+    text = " ".join(sentence.split())
+    return f"Is it true that: {text[:1].lower()}{text[1:]}"
 
 
 def clear_kind(kind: str, figure_type: str) -> str:

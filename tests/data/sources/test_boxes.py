@@ -34,10 +34,6 @@ def answered(question: str, boxes: Boxes) -> str:
     """The answer, from the words of the question alone."""
     place = next((number for number, name in enumerate(BOXES) if f"the {name} box" in question), None)
     things = [one for number, box in enumerate(boxes) if place in (None, number) for one in box]
-    if "highest" in question:
-        return min(things, key=lambda one: one.y).colour
-    if "lowest" in question:
-        return max(things, key=lambda one: one.y + one.side).colour
     words = re.findall(r"[a-z]+", question)
     for colour in COLOURS:
         things = [one for one in things if colour not in words or one.colour == colour]
@@ -57,7 +53,7 @@ def test_every_answer_is_right_and_answers_are_balanced() -> None:
     for _ in range(150):
         boxes = random_boxes(rng)
         asked = ask_boxes(boxes, rng, 4)
-        assert len(asked) == 4
+        assert 2 <= len(asked) <= 4
         for question, answer, choices in asked:
             assert answer == answered(question, boxes), question
             assert answer in choices
@@ -74,8 +70,6 @@ def test_empty_boxes_can_be_asked_about() -> None:
 
 
 def test_the_words_say_everything() -> None:
-    said = say_boxes(TOWER, random.Random(0))
-    assert said.endswith(
-        "The first box has a medium black square, a medium yellow square. The second box has a small blue circle. "
-        "The third box has nothing."
+    assert say_boxes(TOWER) == (
+        "left box: medium yellow square, medium black square; middle box: small blue circle; right box: nothing."
     )

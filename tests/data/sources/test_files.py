@@ -65,6 +65,8 @@ def test_captions(root: Path) -> None:
         ('{"image": "a.png", "text": "  "}', r"line 2: a caption is text"),
         ('{"image": "a.png", "text": "an <image> here"}', r"line 2: a caption is text without <image>"),
         ("[" * 100_000, r"line 2 is nested too deep"),
+        ('{"image": "a.png", "text": ' + "1" * 5_000 + "}", r"line 2 cannot be read: Exceeds the limit"),
+        ('{"image": "a.png", "text": "\\ud800"}', r"line 2 holds half of a surrogate pair"),
     ],
 )
 def test_a_malformed_line_is_named(root: Path, line: str, message: str) -> None:
@@ -128,6 +130,7 @@ def test_llava_conversations(root: Path) -> None:
         (chat("<image>" * 17, "Many.", image=["a.png"] * 17), "17 images, more than max_images=16"),
         (chat("<image>?", "A.", image={"a": 1}), "a path or a list of paths"),
         (chat("<image>?", image="a.png"), "no turn from 'gpt'"),
+        (chat("<image>?", "\ud800", image="a.png"), "half of a surrogate pair"),
         ({"id": 1, "conversations": []}, "needs a list `conversations`"),
         ({"id": 1, "conversations": [{"from": "robot", "value": "x"}]}, "turn 0: a turn is"),
         ({"id": 1, "conversations": [{"from": "human", "value": 5}]}, "turn 0: a turn is"),

@@ -11,7 +11,7 @@ from isthmus.data.sources.nlvr import FOLDER, ORDERS, BoxesImage, _examples, que
 from isthmus.data.sources.wordings import truth_question
 
 RGB = {"yellow": (255, 255, 0), "black": (0, 0, 0), "blue": (0, 153, 255)}
-CORNERS = {"square": ((0, 0), (110, 0), (0, 110)), "strip": ((0, 0), (150, 0), (300, 0))}
+CORNERS = {"square": ((0, 0), (55, 110), (110, 0)), "strip": ((0, 0), (150, 0), (300, 0))}
 
 
 def test_splits_have_the_published_sizes_and_share_no_boxes() -> None:
@@ -51,7 +51,7 @@ def test_samples_of_each_task() -> None:
 
 
 def test_a_sentence_is_cleaned() -> None:
-    assert truth_question("There is  a Tower . ") == "Is it true that: there is a tower"
+    assert truth_question("There is  a Tower. ") == "Is it true that: there is a Tower."
 
 
 def test_held_out_questions() -> None:
