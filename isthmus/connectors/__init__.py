@@ -1,7 +1,8 @@
 """Connectors: `Features` become `VisualTokens`. One file an idea; a new one is its file and two lines here."""
 
 from isthmus.connectors.average_pool import AveragePoolConfig as AveragePoolConfig
-from isthmus.connectors.base import Connector, ConnectorConfig
+from isthmus.connectors.base import Connector as Connector
+from isthmus.connectors.base import ConnectorConfig as ConnectorConfig
 from isthmus.connectors.linear import LinearConfig as LinearConfig
 from isthmus.connectors.mlp import MlpConfig as MlpConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig as PixelShuffleConfig
@@ -15,5 +16,3 @@ CONNECTORS: dict[str, type[ConnectorConfig]] = {
     "q-former": QFormerConfig,
 }
 """Every connector, by the name used at the command line, in tables and in docs."""
-
-__all__ = ["CONNECTORS", "Connector", "ConnectorConfig"]

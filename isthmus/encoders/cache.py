@@ -154,7 +154,8 @@ class FeatureCache:
             self._warned = True
             warnings.warn(
                 f"The feature cache at {self.folder} is full with what this run alone stored "
-                f"({self.max_bytes / 2**30:.3g} GiB): images will be encoded again each epoch. Give it a larger max_gib.",
+                f"({self.max_bytes / 2**30:.3g} GiB): images will be encoded again each epoch. Give it a "
+                f"larger max_gib.",
                 stacklevel=4,
             )
 
