@@ -50,8 +50,9 @@ def imported_rooms(tree: ast.Module) -> Iterator[tuple[str, int]]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"relative import at line {node.lineno}"
-            whole = node.module == "isthmus"
-            names = [f"isthmus.{alias.name}" for alias in node.names] if whole else [str(node.module)]
+            names = [str(node.module)]
+            if node.module == "isthmus":
+                names = [f"isthmus.{alias.name}" for alias in node.names if alias.name in RANK]
         for name in names:
             if name.startswith("isthmus."):
                 yield name.split(".")[1], node.lineno

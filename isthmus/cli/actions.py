@@ -68,10 +68,14 @@ def ask(command: commands.Ask, rest: Sequence[str]) -> None:
 
 def compare(command: commands.Compare, rest: Sequence[str]) -> None:
     """Run a study and print its table and where the report is."""
-    from isthmus.compare.run import run_study
+    from isthmus.compare.run import REPORT_FILE, run_study
+    from isthmus.runs import runs_root
 
     study = _resolved(STUDIES, "study", command.study, rest, f"compare {command.study}")
-    run_study(study, command.out, workers=command.workers)
+    folder = command.out or runs_root() / "studies" / study.name
+    print(f"Study {study.name}: its trainings are kept in {folder}, and none is repeated.")
+    run_study(study, folder, workers=command.workers)
+    print(f"Report: {folder / REPORT_FILE}")
 
 
 def cost(command: commands.Cost, rest: Sequence[str]) -> None:

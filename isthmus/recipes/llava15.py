@@ -19,6 +19,9 @@ from isthmus.llms.causal import CausalLM
 from isthmus.model import Model
 from isthmus.train.stage import AdamW, Cosine, NextToken, Stage
 
+DATA = "llava15-data"
+"""Where the real stages look for their files, in the current directory."""
+
 
 def stage1() -> Stage:
     """Align: train the MLP alone on 558k captioned images.
@@ -44,12 +47,10 @@ def stage1() -> Stage:
         optimizer.weight_decay: code, --weight_decay 0.
         optimizer: elsewhere: the defaults of the Hugging Face trainer that the code runs under (betas, eps, clip 1.0)
         schedule: code, --lr_scheduler_type cosine, --warmup_ratio 0.03
-        batch_size: paper table 9; code, 256 over all devices
-        micro_batch_size: code, --per_device_train_batch_size 32 on 8 devices
+        batch_size, micro_batch_size: paper table 9; code, 32 on each of 8 devices
         precision: code, --bf16 True
         seed: elsewhere: the trainer's default is 42; any will do
-        validation, validate_every: elsewhere: the code does not validate
-        log_every, save_every: elsewhere: chosen here; the code logs every step and saves every 24,000
+        log_every, save_every, validate_every, validation: elsewhere: chosen here; the code does not validate
         cached_views: elsewhere: features are encoded each step, since 558k images do not fit a cache of common size
     """
     return Stage(
@@ -71,12 +72,7 @@ def stage1() -> Stage:
         ),
         train=("connector",),
         objectives=(NextToken(),),
-        data=(
-            Source(
-                of=LlavaFile(path="llava15-data/blip_laion_cc_sbu_558k.json", root="llava15-data/pretrain-images"),
-                weight=1.0,
-            ),
-        ),
+        data=(Source(of=LlavaFile(path=f"{DATA}/blip_laion_cc_sbu_558k.json", root=f"{DATA}/pretrain-images")),),
         optimizer=AdamW(peak_lr=1e-3, weight_decay=0.0),
         schedule=Cosine(warmup_fraction=0.03),
         batch_size=256,
@@ -108,12 +104,10 @@ def stage2() -> Stage:
         optimizer.weight_decay: code, --weight_decay 0.
         optimizer: elsewhere: the defaults of the Hugging Face trainer that the code runs under (betas, eps, clip 1.0)
         schedule: code, --lr_scheduler_type cosine, --warmup_ratio 0.03
-        batch_size: paper table 9; code, 128 over all devices
-        micro_batch_size: code, --per_device_train_batch_size 16 on 8 devices
+        batch_size, micro_batch_size: paper table 9; code, 16 on each of 8 devices
         precision: code, --bf16 True
         seed: elsewhere: the trainer's default is 42; any will do
-        validation, validate_every: elsewhere: the code does not validate
-        log_every, save_every: elsewhere: chosen here; the code logs every step and saves every 50,000
+        log_every, save_every, validate_every, validation: elsewhere: chosen here; the code does not validate
         cached_views: elsewhere: features are encoded each step, since 665k samples do not fit a cache of common size
     """
     first = stage1()
@@ -123,9 +117,7 @@ def stage2() -> Stage:
         start_from="llava15/stage1",
         model=replace(first.model, prompt=Vicuna()),
         train=("connector", "llm"),
-        data=(
-            Source(of=LlavaFile(path="llava15-data/llava_v1_5_mix665k.json", root="llava15-data/images"), weight=1.0),
-        ),
+        data=(Source(of=LlavaFile(path=f"{DATA}/llava_v1_5_mix665k.json", root=f"{DATA}/images")),),
         optimizer=AdamW(peak_lr=2e-5, weight_decay=0.0),
         batch_size=128,
         micro_batch_size=16,
