@@ -52,9 +52,7 @@ class Asking:
         """Ask everything; `report` gets the part done."""
         controls = self.controls
         for place, control in enumerate(controls):
-            self._ask(
-                control, lambda part, at=place, name=control: report((at + part) / len(controls), f"asking, {name}")
-            )
+            self._ask(control, _part_of(report, place, len(controls), control))
 
     def _ask(self, control: Control, report: Callable[[float], None]) -> None:
         path = self.folder / f"{control}.jsonl"
@@ -116,6 +114,10 @@ class Asking:
         item = items_of(self.asked.headline[0], self.asked.items_per_task)[0]
         model = self.run.load_model(with_encoder=True)
         return time_to_first_token(model, item).first_token_ms
+
+
+def _part_of(report: Callable[[float, str], None], place: int, of: int, control: str) -> Callable[[float], None]:
+    return lambda part: report((place + part) / of, f"asking, {control}")
 
 
 def _by_task(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

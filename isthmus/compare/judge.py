@@ -105,7 +105,8 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
         if comparison is None:
             lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)} %; no seed in common with {best}.")
             continue
-        behind = f"{points(-comparison.difference.mean, True)} points against {best}, {span(comparison.difference.flipped())}"
+        difference = comparison.difference.flipped()
+        behind = f"{points(difference.mean, True)} points against {best}, {span(difference)}"
         said = {
             "better": "worse than the best arm",
             "worse": "better than the best arm",

@@ -7,6 +7,7 @@ work comes back as text and the worker goes on.
 import contextlib
 import multiprocessing
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -39,10 +40,8 @@ class Event:
 
 def _serve(connection: Connection, work: Work) -> None:
     """A worker's life: take a piece of work, do it, say so."""
-    with contextlib.suppress(ImportError):
-        import torch
-
-        torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
     while True:
         try:
             job = connection.recv()

@@ -16,7 +16,7 @@ from isthmus.compare import plots
 from isthmus.compare.judge import headline_words
 from isthmus.compare.results import Results, write_whole
 from isthmus.compare.table import COLUMNS, rows, short_seconds
-from isthmus.compare.verdict import Verdict, points, span
+from isthmus.compare.verdict import Comparison, Verdict, points, span
 
 FIELD_NAMES = {
     "better": "clearly higher",
@@ -152,7 +152,7 @@ def render(
     return str(page)
 
 
-def _pair(comparison: Any) -> tuple[str, str, str, str, str, str]:
+def _pair(comparison: Comparison) -> tuple[str, str, str, str, str, str]:
     return (
         comparison.left,
         comparison.right,

@@ -107,10 +107,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         return Interval(mean=mean, low=-math.inf, high=math.inf, p=1.0, count=1)
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
     half = t_quantile(confidence, count - 1) * error
-    if error == 0.0:
-        p = float(mean == 0.0)
-    else:
-        p = t_tails(mean / error, count - 1)
+    p = float(mean == 0.0) if error == 0.0 else t_tails(mean / error, count - 1)
     return Interval(mean=mean, low=mean - half, high=mean + half, p=p, count=count)
 
 

@@ -99,9 +99,9 @@ def compare_arms(results: Results, verdicts: dict[str, ArmVerdict]) -> tuple[Com
     pairs: dict[tuple[str, str], Interval] = {}
     for one, other in itertools.combinations(verdicts, 2):
         left, right = sorted((one, other), key=lambda arm: -verdicts[arm].accuracy.mean)
-        values = [results.accuracy(arm, results.headline) for arm in (left, right)]
-        if set(values[0]) & set(values[1]):
-            pairs[left, right] = paired(*values)
+        high, low = (results.accuracy(arm, results.headline) for arm in (left, right))
+        if set(high) & set(low):
+            pairs[left, right] = paired(high, low)
     adjusted = holm({pair: difference.p for pair, difference in pairs.items()})
     found = []
     for (left, right), difference in pairs.items():

@@ -125,7 +125,7 @@ def _samples(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Itera
 
 
 def train_and_ask(job: Job, report: Report) -> None:
-    """Train the job's stage; a final job is then asked its questions, at the end and as it was before the last fifth."""
+    """Train the job's stage; a final job is then asked its questions, also as it was before the last fifth."""
     job.folder.mkdir(parents=True, exist_ok=True)
     training_share = _TRAIN_SHARE if job.kind == "final" else 1.0
     run = _train(job, lambda part, words: report(training_share * part, words))
@@ -164,15 +164,17 @@ def _train(job: Job, report: Report) -> Run:
     """Train, or go on training, the job's stage; core time is added up over attempts."""
     folder, stage = job.folder / "run", job.stage
     early, before = folder / EARLY_FILE, 4 * stage.save_every
-    begun, earlier = time.process_time(), _spent(job.folder)
+    begun, earlier, part = time.process_time(), _spent(job.folder), 0.0
 
     def watch(progress: Progress) -> None:
+        nonlocal part
+        words = progress.phase
         if progress.phase == "train":
+            part = progress.done / max(1, progress.total)
+            words = f"step {progress.done}/{progress.total}{_loss(progress)}"
             if progress.done > before and job.kind == "final" and not early.exists():
                 _keep(folder / WEIGHTS_FILE, early)
-            report(progress.done / max(1, progress.total), f"step {progress.done}/{progress.total}" + _loss(progress))
-        else:
-            report(0.0 if progress.phase == "features" else 0.99, progress.phase)
+        report(part, words)
         write_whole(job.folder / _SPENT, f"{earlier + time.process_time() - begun:.3f}")
 
     run = train(stage, folder, resume=(folder / STAGE_FILE).is_file(), progress=False, on_progress=watch)

@@ -53,9 +53,9 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> flo
     reference code (some evaluation suites keep it).
     """
     best = 0.0
-    given = prediction.strip().lower()
+    given = prediction.lower()
     for answer in answers:
-        wanted = answer.strip().lower()
+        wanted = answer.lower()
         longest = max(len(given), len(wanted))
         share = edit_distance(given, wanted) / longest if longest else 0.0
         best = max(best, 1.0 - share if share < threshold else 0.0)

@@ -39,7 +39,7 @@ def read_answers(path: Path) -> list[Answer]:
     """Read what `write_answers` wrote. Raises ValueError, naming the line, for anything else."""
     known = {field.name for field in fields(Answer)}
     answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             values = json.loads(line)
             if not isinstance(values, dict) or set(values) != known:

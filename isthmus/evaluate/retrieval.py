@@ -8,6 +8,7 @@ import torch
 from isthmus.data.sample import ImageRef, Sample, Turn
 from isthmus.encoders.cached import CachedEncoder
 from isthmus.evaluate.record import Answer, Control
+from isthmus.evaluate.runner import device_of
 from isthmus.model import VisionLanguageModel
 
 
@@ -43,7 +44,7 @@ def _losses(model: VisionLanguageModel, item: Sample, encoder: CachedEncoder, co
     features, plans = encoder.features(candidates)
     batch = model.config.batch(asked, tokenizer=model.llm.tokenizer, plans=plans, features=features)
     with torch.inference_mode():
-        losses: list[float] = model(batch).row_losses(len(asked)).tolist()
+        losses: list[float] = model(batch.to(device_of(model))).row_losses(len(asked)).tolist()
     return losses
 
 

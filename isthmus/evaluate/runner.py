@@ -141,8 +141,13 @@ def _ask(
         items, tokenizer=model.llm.tokenizer, plans=plans, features=features, for_generation=True
     )
     with torch.inference_mode():
-        texts = model.generate(batch, generation)
+        texts = model.generate(batch.to(device_of(model)), generation)
     return [(_prompt(model, item), first_answer(text)) for item, text in zip(items, texts, strict=True)]
+
+
+def device_of(model: VisionLanguageModel) -> torch.device:
+    """Where the model's weights are."""
+    return next(model.parameters()).device
 
 
 def _prompt(model: VisionLanguageModel, item: Sample) -> str:

@@ -1,10 +1,11 @@
 """Every benchmark by its exact name."""
 
-from isthmus.evaluate.benchmarks import nlvr, retrieval, textbook, world
+from isthmus.evaluate.benchmarks.nlvr import TASKS as NLVR
+from isthmus.evaluate.benchmarks.retrieval import TASKS as RETRIEVAL
+from isthmus.evaluate.benchmarks.textbook import TASKS as TEXTBOOK
+from isthmus.evaluate.benchmarks.world import TASKS as WORLD
 from isthmus.evaluate.task import Task
 
-BENCHMARKS: dict[str, Task] = {
-    task.name: task for task in (*world.TASKS, *textbook.TASKS, *nlvr.TASKS, *retrieval.TASKS)
-}
+BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL)}
 
 DEFAULT_TASKS: tuple[str, ...] = tuple(BENCHMARKS)

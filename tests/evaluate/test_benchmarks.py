@@ -1,0 +1,34 @@
+"""Every listed benchmark gives scorable items that training never sees."""
+
+import pytest
+
+from isthmus.evaluate.answers import METRICS
+from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.levels import chance_of
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_items_are_the_same_each_time_and_can_be_scored(name: str) -> None:
+    task = BENCHMARKS[name]
+    items = task.items("test", 8)
+    assert 1 <= len(items) <= 8
+    assert [item.id for item in items] == [item.id for item in task.items("test", 8)]
+    for item in items:
+        assert item.meta["family"] == name
+        assert item.meta["answers"]
+        assert 0.0 <= chance_of(item) <= 0.5
+        assert (item.meta["metric"] in METRICS) == (task.form == "answer")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_training_and_test_pictures_differ(name: str) -> None:
+    task = BENCHMARKS[name]
+    seen, held_out = (
+        {image.key for item in task.items(split, 40) for image in item.images} for split in ("train", "test")
+    )
+    assert not seen & held_out
+
+
+def test_every_name_says_its_source() -> None:
+    assert all("/" in name for name in BENCHMARKS)
+    assert {task.kind for task in BENCHMARKS.values()} == {"exact world", "real images"}
