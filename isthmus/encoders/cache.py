@@ -58,7 +58,7 @@ class FeatureCache:
         self._bytes = 0
         self._writes = 0
         self._broken = False
-        self._started = time.time()
+        self._started = time.time() - 0.1  # file times are coarser than the clock
         self._warned = False
 
     def path(self, encoder_fingerprint: str, image_key: str, view: int | str = 0) -> Path:
