@@ -125,7 +125,8 @@ class VisionLanguageModel(nn.Module):
 
     def see(self, features: Features, plans: Sequence[Plan]) -> Placed:
         """Features of all views -> visual tokens of all images, packed."""
-        return self.arrange(self.connector(features), tuple(plans))
+        placed: Placed = self.arrange(self.connector(features), tuple(plans))
+        return placed
 
     def embed(self, batch: Batch, placed: Placed | None) -> Float[Tensor, "rows length width"]:
         """Text embeddings with the visual tokens written at the image places.

@@ -130,6 +130,14 @@ class LanguageModel(nn.Module):
         self.model = model.requires_grad_(False)
         self.tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.ends = end_ids(model.generation_config, tokenizer)
+        # A model's own sampling settings (Vicuna's temperature 0.9) would fill whatever `Generation` leaves open.
+        model.generation_config = GenerationConfig(  # type: ignore[assignment]
+            eos_token_id=list(self.ends),
+            pad_token_id=padding_id(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        )
         self.additions = AdditionDoor(layers)
         self._scored: Int[Tensor, " supervised"] | None = None
         self.head.register_forward_pre_hook(self._keep_scored)
@@ -190,15 +198,8 @@ class LanguageModel(nn.Module):
         return logits[0]
 
     def _write(self, inputs: dict[str, Any], options: Generation, stop_ids: tuple[int, ...]) -> Tensor:
-        own = self.model.generation_config
-        ends = end_ids(own, self.tokenizer) + stop_ids
-        config = GenerationConfig(
-            **options.settings(),
-            eos_token_id=list(dict.fromkeys(ends)),
-            pad_token_id=padding_id(self.tokenizer),
-            bos_token_id=getattr(own, "bos_token_id", None),
-            decoder_start_token_id=getattr(own, "decoder_start_token_id", None),
-        )
+        ends = list(dict.fromkeys((*self.ends, *stop_ids)))
+        config = GenerationConfig(**options.settings(), eos_token_id=ends)
         with torch.no_grad():
             written: Tensor = self.model.generate(**inputs, generation_config=config)  # type: ignore[operator]
         return written

@@ -23,7 +23,6 @@ from isthmus.llms.base import (
     LLMConfig,
     TokenLosses,
     check_positions,
-    end_ids,
     read_config,
     until_end,
     weight_products,
@@ -48,13 +47,13 @@ class CausalLM(LLMConfig):
         config = read_config(resolve_model(self.name))
         layers = find_layers(self.skeleton(), config.num_hidden_layers)
         attention = 4 * config.num_hidden_layers * num_tokens**2 * config.num_attention_heads * _head_width(config)
-        return 2 * num_tokens * (weight_products(layers) + _projections(self.skeleton())) + attention
+        return int(2 * num_tokens * (weight_products(layers) + _projections(self.skeleton())) + attention)
 
     def kv_bytes(self, num_tokens: int) -> int:
         """2 * layers * key-value heads * head width * bytes a number * positions."""
         config = read_config(resolve_model(self.name))
-        heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
-        return 2 * config.num_hidden_layers * heads * _head_width(config) * self.dtype.itemsize * num_tokens
+        heads = int(getattr(config, "num_key_value_heads", config.num_attention_heads))
+        return 2 * int(config.num_hidden_layers) * heads * _head_width(config) * self.dtype.itemsize * num_tokens
 
     def build(self) -> "CausalLanguageModel":
         """The model with its weights, frozen. Raises ValueError when `max_tokens` is beyond its positions."""
@@ -104,8 +103,7 @@ class CausalLanguageModel(LanguageModel):
             raise ValueError("Generation needs rows padded on the left: collate them with for_generation=True.")
         inputs = {"input_ids": ids, "inputs_embeds": embeddings, "attention_mask": mask.long()}
         written = self._write(inputs, options, stop_ids)[:, ids.shape[1] :]
-        ends = end_ids(self.model.generation_config, self.tokenizer) + stop_ids
-        return [until_end(row, ends) for row in written.tolist()]
+        return [until_end(row, (*self.ends, *stop_ids)) for row in written.tolist()]
 
 
 def positions(mask: Bool[Tensor, "rows length"]) -> Int[Tensor, "rows length"]:

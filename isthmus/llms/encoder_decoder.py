@@ -21,7 +21,6 @@ from isthmus.llms.base import (
     LanguageModel,
     LLMConfig,
     TokenLosses,
-    end_ids,
     padding_id,
     read_config,
     until_end,
@@ -49,12 +48,14 @@ class EncoderDecoderLM(LLMConfig):
         encoder = weight_products(model.encoder, skip=("relative_attention_bias", "embed_tokens"))  # type: ignore[arg-type]
         inner = config.num_heads * config.d_kv
         attention = 4 * config.num_layers * num_tokens**2 * inner
-        return 2 * num_tokens * (encoder + 2 * config.num_decoder_layers * config.d_model * inner) + attention
+        products = encoder + 2 * config.num_decoder_layers * config.d_model * inner
+        return int(2 * num_tokens * products + attention)
 
     def kv_bytes(self, num_tokens: int) -> int:
         """Keys and values that the decoder's cross-attention keeps of `num_tokens` read positions."""
         config = read_config(resolve_model(self.name))
-        return 2 * config.num_decoder_layers * config.num_heads * config.d_kv * self.dtype.itemsize * num_tokens
+        inner = int(config.num_heads * config.d_kv)
+        return 2 * int(config.num_decoder_layers) * inner * self.dtype.itemsize * num_tokens
 
     def build(self) -> "EncoderDecoderLanguageModel":
         """The model with its weights, frozen."""
@@ -98,12 +99,11 @@ class EncoderDecoderLanguageModel(LanguageModel):
         """New token ids per row. The encoder takes embeddings alone; penalties look at the decoder's own ids."""
         inputs = {"inputs_embeds": embeddings, "attention_mask": mask.long()}
         written = self._write(inputs, options, stop_ids)[:, 1:]
-        ends = end_ids(self.model.generation_config, self.tokenizer) + stop_ids
-        return [until_end(row, ends) for row in written.tolist()]
+        return [until_end(row, (*self.ends, *stop_ids)) for row in written.tolist()]
 
     def _start(self) -> int:
-        start = self.model.config.decoder_start_token_id  # type: ignore[union-attr]
-        return padding_id(self.tokenizer) if start is None else int(start)
+        start: int | None = self.model.config.decoder_start_token_id  # type: ignore[union-attr, assignment]
+        return padding_id(self.tokenizer) if start is None else start
 
 
 @lru_cache(maxsize=8)

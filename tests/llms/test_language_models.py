@@ -1,5 +1,6 @@
 """Every family of language models keeps the same promises, each on a tiny model with random weights."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,18 @@ def test_sampling_follows_the_seed_and_stop_tokens_end_an_answer(root: Path) -> 
     assert (
         model.generate(embeddings, ids, mask, Generation(max_new_tokens=8), (stop,))[0] == greedy[: greedy.index(stop)]
     )
+
+
+def test_a_models_own_sampling_settings_are_left_out(tmp_path: Path, root: Path) -> None:
+    folder = save_model("llama", tmp_path)
+    own = {"do_sample": True, "temperature": 0.9, "top_p": 0.6, "max_length": 4096, "no_repeat_ngram_size": 1}
+    Path(folder, "generation_config.json").write_text(json.dumps({**own, "eos_token_id": 2}))
+    model, plain = CausalLM(name=folder, max_tokens=64).build(), config("llama", root).build()
+    ids, embeddings, mask = inputs(model, 32, (6,), left=True)
+    for options in (Generation(max_new_tokens=12), Generation(max_new_tokens=12, num_beams=2)):
+        answer = model.generate(embeddings, ids, mask, options)
+        assert answer == plain.generate(embeddings, ids, mask, options)
+    assert len(set(answer[0])) < len(answer[0])
 
 
 def test_right_padding_is_refused_in_generation(root: Path) -> None:
