@@ -104,9 +104,12 @@ class LLMConfig:
         return AutoTokenizer.from_pretrained(resolve_model(self.name), trust_remote_code=False)
 
     def fingerprint(self) -> str:
-        """Equal when architecture and weights are: the folder's content, or the hub id. `max_tokens` is left out."""
+        """Equal when architecture and weights are: the folder's content, or hub id and commit; not `max_tokens`."""
         path = resolve_model(self.name)
-        identity = folder_hash(path) if Path(path).is_dir() else path
+        if Path(path).is_dir():
+            identity = folder_hash(path)
+        else:
+            identity = f"{path}@{getattr(read_config(path), '_commit_hash', None)}"
         return fingerprint({"kind": self.kind, "model": identity})
 
     def build(self) -> "LanguageModel":
@@ -132,7 +135,7 @@ class LanguageModel(nn.Module):
         self.max_tokens = max_tokens
         self.ends = end_ids(model.generation_config, tokenizer)
         # A model's own sampling settings (Vicuna's temperature 0.9) would fill whatever `Generation` leaves open.
-        model.generation_config = GenerationConfig(  # type: ignore[assignment]
+        model.generation_config = GenerationConfig(
             eos_token_id=list(self.ends),
             pad_token_id=padding_id(tokenizer),
             bos_token_id=tokenizer.bos_token_id,
