@@ -266,3 +266,27 @@ def test_a_model_reads_back_from_json_equal() -> None:
 def test_a_model_without_a_language_model_says_so(root: Path) -> None:
     with pytest.raises(ValueError, match="no language model"):
         VisionLanguageModel(config(root, llm=None))
+
+
+def test_a_half_precision_language_model_teaches_the_connector(root: Path) -> None:
+    full, half = (
+        build(config(root, llm=CausalLM(name=save_model("llama", root), max_tokens=100, precision=precision)))
+        for precision in ("float32", "bfloat16")
+    )
+    losses = []
+    for model in (full, half):
+        loss = model(batch(model, ONE, TWO)).loss
+        loss.backward()
+        losses.append(loss)
+        assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.connector.parameters())
+        assert model.llm.embed(torch.ones(1, 1, dtype=torch.long)).dtype == model.config.llm.dtype  # type: ignore[union-attr]
+    torch.testing.assert_close(losses[0], losses[1], rtol=0.05, atol=0.05)
+    assert losses[0] != losses[1]
+
+
+def test_a_language_model_learns_when_it_is_named(root: Path) -> None:
+    model = build(config(root)).train()
+    model.llm.requires_grad_(True)
+    model(batch(model, ONE)).loss.backward()
+    silent = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None]
+    assert silent == []
