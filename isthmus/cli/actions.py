@@ -1,5 +1,6 @@
 """One function a command: find what is named, call the library once, print what came."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -31,11 +32,15 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         if command.recipe is None:
             raise ValueError(f"Name a recipe, or a run to --resume. Recipes: {', '.join(RECIPES)}.")
         stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"train {command.recipe}")
+        if command.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ValueError("Several processes train into one folder, so name it: --out FOLDER.")
         folder = command.out or new_run_folder(stage.name)
     run = run_training(stage, folder, resume=command.resume is not None, start=command.start)
-    losses = ", ".join(f"{name} {value}" for name, value in run.result.items())
-    print(f"Finished {run.name} in {folder}: {losses}")
-    print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
+    if os.environ.get("RANK", "0") == "0":
+        validation = run.result.get("validation_loss")
+        said = "" if validation is None else f", validation loss {validation:.4f}"
+        print(f"Finished {run.name}: {run.result['steps']} steps{said}. Run folder: {folder}")
+        print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
 
 
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:

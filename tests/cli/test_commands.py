@@ -19,7 +19,7 @@ SMALL += ["--validation.0.of.num-scenes", "4", "--data.1.weight", "1e-9", "--dat
 def test_train_evaluate_and_ask(tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert main(["train", "quickstart", "--out", str(folder), *tiny, *SMALL]) == 0
-    assert f"Finished quickstart in {folder}" in capsys.readouterr().out
+    assert "Finished quickstart: 2 steps, validation loss " in capsys.readouterr().out
     assert saved_stage(folder).steps == 2
 
     assert main(["train", "quickstart", "--out", str(folder), *tiny, *SMALL]) == MISTAKE

@@ -94,6 +94,12 @@ def test_help_after_a_recipe_is_left_for_its_fields() -> None:
     assert rest == ["--help"]
 
 
+def test_several_processes_need_a_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "quickstart"]) == MISTAKE
+    assert "--out FOLDER" in capsys.readouterr().err
+
+
 def test_own_options_and_fields_are_told_apart() -> None:
     command, rest = parse(["cost", "quickstart", "--text-tokens", "7", "--model.encoder.image-size", "96"])
     assert vars(command)["text_tokens"] == 7
