@@ -108,7 +108,11 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What a finished run says of itself: steps, last and best validation loss. Raises ValueError before that."""
+        """What a finished run says of itself: steps, last and best validation loss, samples it had to skip.
+
+        Raises:
+            ValueError: the run is not finished.
+        """
         if not self.finished:
             raise ValueError(f"{self.folder} is not finished. Resume it: isthmus train --resume {self.folder}")
         return _read_object(self.folder / FINISHED_FILE)

@@ -91,7 +91,6 @@ class Feed:
             self.held_out = Mixture(
                 remembered(stage.validation), seed=0, accept=self.seen_plain, single_exchange=single
             )
-        self._validation_batches: list[Batch] | None = None
 
     def step(self, step: int) -> list[Batch]:
         """This process's micro-batches of a step (0 is the first), on the CPU."""
@@ -130,9 +129,12 @@ class Feed:
                 display.update(Progress(name=self.stage.name, phase="features", done=done, total=total))
         return sum(one.encoder_calls for one in once) - before
 
-    def skipped(self) -> int:
-        """How many different samples could not be used so far."""
-        return len(self.mixture.skipped) + (0 if self.held_out is None else len(self.held_out.skipped))
+    def skipped(self) -> list[str]:
+        """Which samples this process could not use so far: `source/number`, of training and of validation."""
+        found = [f"data {source}/{index}" for source, index in self.mixture.skipped]
+        if self.held_out is not None:
+            found += [f"validation {source}/{index}" for source, index in self.held_out.skipped]
+        return found
 
     def _view(self, step: int) -> int:
         views = self.stage.cached_views

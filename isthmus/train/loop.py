@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
 from isthmus.train import checkpoint
@@ -41,7 +42,7 @@ def train(
     """
     accelerator = Accelerator(cpu=not torch.cuda.is_available())
     with (
-        torch.random.fork_rng(),
+        torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
     ):
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
@@ -62,6 +63,7 @@ class Training:
         self.step = 0 if saved is None else saved.step
         self.best: Best | None = state.get("best")
         self.validation_loss: float | None = state.get("validation_loss")
+        self.skipped: set[str] = set(state.get("skipped", ()))
         self.steps = Steps(setup, display=display, first=self.step, window=state.get("window"))
         self.journal: Journal | None = None
         if self.main:
@@ -115,6 +117,7 @@ class Training:
 
     def _save(self) -> None:
         window = self.steps.window_state()
+        self.skipped.update(gather_object(self.setup.feed.skipped()))
         if self.main:
             assert self.journal is not None
             state = {
@@ -122,6 +125,7 @@ class Training:
                 "window": window,
                 "best": self.best,
                 "validation_loss": self.validation_loss,
+                "skipped": sorted(self.skipped),
             }
             checkpoint.save(
                 self.folder,
@@ -136,8 +140,8 @@ class Training:
     def _finish(self) -> None:
         if self.main:
             checkpoint.publish_weights(self.folder, self.step)
-            result = {"steps": self.step, "validation_loss": self.validation_loss, "best": self.best}
-            result["skipped"] = self.setup.feed.skipped()
+            result: dict[str, object] = {"steps": self.step, "validation_loss": self.validation_loss}
+            result |= {"best": self.best, "skipped": sorted(self.skipped)}
             checkpoint.write_whole(self.folder / FINISHED_FILE, json.dumps(result).encode())
 
     def _log(self, step: int, values: dict[str, int | float | str | None]) -> None:

@@ -68,6 +68,10 @@ class Stage:
                 f"Stage {self.name!r} needs exactly one of `epochs` and `steps`, got epochs={self.epochs} and "
                 f"steps={self.steps}. Set the other to None."
             )
+        if self.steps is not None:
+            _positive(self.name, steps=self.steps)
+        elif not self.epochs or self.epochs < 0:
+            raise ValueError(f"Stage {self.name!r}: `epochs` must be above 0, got {self.epochs}.")
         if self.micro_batch_size is not None:
             _positive(self.name, micro_batch_size=self.micro_batch_size)
         _positive(self.name, batch_size=self.batch_size, log_every=self.log_every, save_every=self.save_every)

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ from isthmus.runs import Run
 from isthmus.train import checkpoint
 from isthmus.train.loop import train
 from isthmus.train.progress import Progress
-from isthmus.train.stage import AdamW, Stage, read_stage
+from isthmus.train.setup import build_model
+from isthmus.train.stage import TYPES, AdamW, Stage, read_stage
 from isthmus.train.steps import Steps
 
 
@@ -171,13 +173,20 @@ def test_an_encoder_decoder_and_text_only_samples_train(root: Path, tmp_path: Pa
 
 
 def test_samples_with_broken_images_are_skipped_and_named(
-    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (Source(of=Swatches(broken=(1, 5))),)
     stage = tiny_stage(root, data=data, steps=8)
-    run = go(stage, tmp_path / "run")
-    assert run.result["skipped"] == 2
+    whole = go(stage, tmp_path / "whole")
+    assert whole.result["skipped"] == ["data 0:Remembered/1", "data 0:Remembered/5"]
     assert "swatch 5 is cut short" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setattr(Steps, "take", stop_before(7))
+        with pytest.raises(StoppedError):
+            go(stage, tmp_path / "broken")
+    resumed = go(stage, tmp_path / "broken", resume=True)
+    assert resumed.result == whole.result
+    assert content(resumed.folder) == content(whole.folder)
 
 
 def test_a_stage_starts_from_another_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,17 +221,40 @@ def test_progress_is_told_and_the_stage_is_saved(root: Path, tmp_path: Path) -> 
     saved = json.loads((tmp_path / "run" / "stage.json").read_text())
     assert saved["model_fingerprint"] == stage.model.fingerprint()
     types = {"Swatches": Swatches}
-    from isthmus.train.stage import TYPES
-
     assert read_stage(run, {**TYPES, **types}) == stage
 
 
 def test_fresh_weights_do_not_depend_on_whether_the_encoder_is_loaded(root: Path) -> None:
-    from isthmus.train.setup import build_model
-
     frozen = build_model(tiny_stage(root))
     learning = build_model(tiny_stage(root, train=("encoder",)))
     assert frozen.encoder is None
     assert learning.encoder is not None
     for ours, theirs in zip(frozen.connector.parameters(), learning.connector.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_bf16_computes_in_bf16_and_keeps_the_weights(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root, steps=1, log_every=1, validation=())
+    losses = []
+    for precision in ("float32", "bf16"):
+        run = go(dataclasses.replace(stage, precision=precision), tmp_path / precision)
+        losses.append(run.log()[-1]["loss"])
+        assert {tensor.dtype for tensor in run.weights().values()} == {torch.float32}
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+def in_a_worker(models: str, run: str) -> None:
+    train(tiny_stage(Path(models), steps=2), Path(run), progress=False)
+
+
+@pytest.mark.long
+def test_a_spawned_worker_trains_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    ours = go(tiny_stage(root, steps=2), tmp_path / "ours")
+    worker = multiprocessing.get_context("spawn").Process(
+        target=in_a_worker, args=(str(root), str(tmp_path / "worker"))
+    )
+    worker.start()
+    worker.join(300)
+    assert worker.exitcode == 0
+    assert content(tmp_path / "worker") == content(ours.folder)

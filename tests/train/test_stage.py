@@ -10,8 +10,17 @@ from tiny_stage import Swatches, tiny_stage
 from torch import nn
 
 from isthmus.config import from_json, to_json
+from isthmus.model import Model
+from isthmus.train.objectives import Objective
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors, set_rates
 from isthmus.train.stage import TYPES, AdamW, Cosine, Stage
+
+
+class NeedsText(Objective):
+    """An objective that no connector here can give."""
+
+    def check(self, model: Model) -> None:
+        raise ValueError(f"{type(model.connector).__name__} cannot read text.")
 
 
 def test_a_stage_has_fewer_than_twenty_fields() -> None:
@@ -32,6 +41,8 @@ def test_a_stage_reads_back_equal_from_json(root: Path) -> None:
         ({"objectives": ()}, "no objective"),
         ({"epochs": 1.0}, "exactly one of `epochs` and `steps`"),
         ({"steps": None}, "exactly one of `epochs` and `steps`"),
+        ({"steps": 0}, "`steps` must be 1 or more"),
+        ({"steps": None, "epochs": 0.0}, "`epochs` must be above 0"),
         ({"batch_size": 0}, "`batch_size` must be 1 or more"),
         ({"save_every": 0}, "`save_every` must be 1 or more"),
         ({"micro_batch_size": 0}, "`micro_batch_size` must be 1 or more"),
@@ -47,6 +58,11 @@ def test_an_objective_the_model_cannot_give_is_refused_when_built(root: Path) ->
     model = dataclasses.replace(tiny_stage(root).model, llm=None)
     with pytest.raises(ValueError, match="NextToken needs a language model"):
         tiny_stage(root, model=model)
+
+
+def test_an_objective_says_itself_what_it_cannot_take(root: Path) -> None:
+    with pytest.raises(ValueError, match="LinearConfig cannot read text"):
+        tiny_stage(root, objectives=(NeedsText(),))
 
 
 def test_epochs_become_steps_rounded_up(root: Path) -> None:

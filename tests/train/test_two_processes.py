@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_stage import tiny_stage
+from two_processes import stage_of
 
 from isthmus.runs import Run
+from isthmus.train.loop import train
 
 HERE = Path(__file__).parent
 
 
-def launch(processes: int, models: Path, run: Path, kind: str) -> None:
+def launch(models: Path, run: Path, kind: str) -> None:
     path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
     program = [str(HERE / "two_processes.py"), str(models), str(run), kind]
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     said = subprocess.run(
         [sys.executable, *launcher, *program],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -32,8 +34,8 @@ def launch(processes: int, models: Path, run: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["features", "pixels"])
 def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     tiny_stage(tmp_path)
-    launch(1, tmp_path, tmp_path / "one", kind)
-    launch(2, tmp_path, tmp_path / "two", kind)
+    train(stage_of(tmp_path, kind), tmp_path / "one", progress=False)
+    launch(tmp_path, tmp_path / "two", kind)
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     assert [line["step"] for line in one.log()] == [line["step"] for line in two.log()]
     for ours, theirs in zip(one.log(), two.log(), strict=True):

@@ -1,4 +1,4 @@
-"""Run by `torchrun --nproc-per-node N`: trains one tiny stage into the folder that is named."""
+"""Run by `torchrun --nproc-per-node 2`: trains one tiny stage into the folder that is named."""
 
 import os
 import sys
@@ -10,13 +10,13 @@ from tiny_stage import Swatches, tiny_stage
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
 from isthmus.train.loop import train
-from isthmus.train.stage import AdamW
+from isthmus.train.stage import AdamW, Stage
 
-if __name__ == "__main__":
-    models, run, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-    os.environ["ISTHMUS_CACHE"] = str(models / "cache")
+
+def stage_of(models: Path, kind: str) -> Stage:
+    """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any."""
     stage = tiny_stage(models, steps=4, batch_size=4, log_every=1, validate_every=2)
-    stage = replace(
+    return replace(
         stage,
         data=(Source(of=Swatches(text_every=2)),),
         optimizer=AdamW(peak_lr=1e-3, clip_norm=1.0),
@@ -24,4 +24,9 @@ if __name__ == "__main__":
         train=("encoder", "connector") if kind == "pixels" else ("connector",),
         micro_batch_size=1,
     )
-    train(stage, run, progress=False)
+
+
+if __name__ == "__main__":
+    models, run, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    os.environ["ISTHMUS_CACHE"] = str(models / "cache")
+    train(stage_of(models, kind), run, progress=False)
