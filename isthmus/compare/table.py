@@ -2,6 +2,7 @@
 
 import math
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -13,7 +14,7 @@ from isthmus.compare.significance import Interval
 from isthmus.compare.verdict import Verdict, points
 
 
-def short_count(value: float) -> str:
+def short_count(value: float | int) -> str:
     """1,234,567 as `1.23M`; below a thousand as it is."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
@@ -21,7 +22,7 @@ def short_count(value: float) -> str:
     return f"{value:.0f}"
 
 
-def short_bytes(value: float) -> str:
+def short_bytes(value: float | int) -> str:
     """Bytes in KiB, MiB or GiB."""
     for size, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if value >= size:
@@ -29,7 +30,7 @@ def short_bytes(value: float) -> str:
     return f"{value:.0f} B"
 
 
-def short_seconds(value: float) -> str:
+def short_seconds(value: float | int) -> str:
     """`45 s`, `3.2 min` or `1.5 h`."""
     if value < 90:
         return f"{value:.0f} s"
@@ -128,7 +129,8 @@ def _costs(results: Results, arm: str) -> list[str]:
 
 
 def _drawn(title: str, lines: list[list[str]], columns: tuple[int, ...]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding = (0, 1, 0, 0)
     for place in columns:
         table.add_column(COLUMNS[place], justify="left" if COLUMNS[place] in ("arm", "verdict") else "right")
     for line in lines:
@@ -139,8 +141,8 @@ def _drawn(title: str, lines: list[list[str]], columns: tuple[int, ...]) -> Tabl
 def terminal_table(results: Results, verdict: Verdict) -> RenderableType:
     """Accuracy, costs, the verdict and its caveats, for a rich console of 80 columns or more."""
     lines = rows(results, verdict)
-    accuracy = _drawn(f"{results.name}: {headline_words(results)}", lines, (0, 1, 2, 3))
-    costs = _drawn("What each costs", lines, (0, 4, 5, 6, 7, 8, 9, 10, 11))
+    accuracy = _drawn(f"{results.name}: {headline_words(results)}", lines, (0, 1, 2, 3, 5))
+    costs = _drawn("What each costs", lines, (0, 4, 6, 7, 8, 9, 10, 11))
     said = [Text(line) for line in verdict.lines]
     beside = [Padding(Text(f"- {line}", style="dim"), (0, 0, 0, 2)) for line in verdict.caveats]
     return Group(
