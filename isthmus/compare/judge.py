@@ -63,7 +63,7 @@ def _leader(results: Results, ranked: Sequence[ArmVerdict], comparisons: Sequenc
     best = ranked[0]
     count = sum(results.task(task).count for task in results.headline)
     lead = (
-        f"{best.arm} answers {points(best.accuracy.mean)} % of {headline_words(results)} questions correctly "
+        f"{best.arm} answers {points(best.accuracy.mean)}% of {headline_words(results)} questions correctly "
         f"({count:,} held-out questions, {best.accuracy.count} seed{'s' if best.accuracy.count > 1 else ''})"
     )
     against = _against(comparisons, best.arm)
@@ -103,7 +103,7 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
     for verdict in ranked[1:]:
         comparison = _against(comparisons, best).get(verdict.arm)
         if comparison is None:
-            lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)} %; no seed in common with {best}.")
+            lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)}%; no seed in common with {best}.")
             continue
         difference = comparison.difference.flipped()
         behind = f"{points(difference.mean, True)} points against {best}, {span(difference)}"
@@ -114,7 +114,7 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
             "within the margin": "equal within the margin",
             "not converged": f"not converged ({verdict.rise} over the last fifth of training), so not judged",
         }[comparison.word]
-        lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)} %, {said} ({behind}).")
+        lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)}%, {said} ({behind}).")
     if not ranked[0].converged:
         lines.insert(
             0, f"{best} itself is not converged ({ranked[0].rise} over the last fifth): more steps would help."
@@ -176,8 +176,8 @@ def _caveats(results: Results, ranked: Sequence[ArmVerdict]) -> tuple[str, ...]:
     level = fmean(results.task(task).levels.highest for task in results.headline)
     if shuffled and fmean(shuffled.values()) > level + 0.05:
         caveats.append(
-            f"With other items' images {best.arm} still answers {points(fmean(shuffled.values()))} %, above the "
-            f"{points(level)} % to be had without looking: the questions give something away."
+            f"With other items' images {best.arm} still answers {points(fmean(shuffled.values()))}%, above the "
+            f"{points(level)}% to be had without looking: the questions give something away."
         )
     caveats.append(
         "Each arm's learning rate is the best of those tried, on other seeds and shorter runs; a longer search may "

@@ -3,16 +3,18 @@
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from isthmus.compare.results import Results
-from isthmus.compare.significance import interval
+from isthmus.compare.significance import Interval, interval
+from isthmus.compare.table import short_count
 
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#db2777", "#4d7c0f", "#475569")
 BLIND = "#94a3b8"
@@ -66,53 +68,57 @@ def accuracy_against_cost(results: Results) -> str:
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = _figure(9.2, 3.5, 1, 2)
         paint = colours(results.arms, results.blind_arm)
-        for ax, label in ((left, "visual tokens an image"), (right, "FLOPs an image: connector and LLM prefill")):
-            ax.set_xscale("log")
-            ax.set_xlabel(label)
-            ax.set_ylabel("accuracy, %")
+        shown: list[tuple[str, Interval]] = []
         for arm in results.arms:
             values = list(results.accuracy(arm, results.headline).values())
             cost = results.costs.get(arm)
             if not values or cost is None:
                 continue
             at = interval(values)
-            error = 0.0 if math.isinf(at.half) else 100 * at.half
+            shown.append((arm, at))
             for ax, x in ((left, cost.visual_tokens), (right, cost.flops)):
-                ax.errorbar(
-                    [x], [100 * at.mean], yerr=[error], fmt="o", ms=7, capsize=3, elinewidth=1.2, color=paint[arm],
-                    mec="white",
-                )  # fmt: skip
-                ax.plot([x] * len(values), [100 * value for value in values], "_", ms=6, color=paint[arm], alpha=0.6)
-        for ax in (left, right):
-            _room_and_names(ax, results, paint)
-        _tokens_as_numbers(left, results)
+                _point(ax, x, at, values, paint[arm])
+        for ax, label in ((left, "visual tokens an image"), (right, "FLOPs an image: connector and LLM prefill")):
+            ax.set_xlabel(label)
+            ax.set_ylabel("accuracy, %")
+            _blind_line(ax, results)
+            ax.set_ylim(0, min(105.0, 12 + 100 * max((min(at.high, at.mean + 0.1) for _, at in shown), default=0.9)))
+        _log_ticks(left, [results.costs[arm].visual_tokens for arm, _ in shown], str)
+        _log_ticks(right, [results.costs[arm].flops for arm, _ in shown], short_count)
+        handles = [Line2D([], [], marker="o", ls="", color=paint[arm], label=arm) for arm, _ in shown]
+        figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         return _drawn(figure)
 
 
-def _room_and_names(ax: Axes, results: Results, paint: Mapping[str, str]) -> None:
-    means = [fmean(found.values()) for arm in results.arms if (found := results.accuracy(arm, results.headline))]
+def _point(ax: Axes, x: float | int, at: Interval, values: Sequence[float], colour: str) -> None:
+    """One arm: its interval (where it is no wider than the axis), each seed, the mean on top."""
+    if at.half < 0.5:
+        ax.errorbar([x], [100 * at.mean], yerr=[100 * at.half], capsize=4, elinewidth=1.4, color=colour, zorder=2)
+    ax.plot([x] * len(values), [100 * value for value in values], "_", ms=9, color=colour, alpha=0.55, zorder=2)
+    ax.plot([x], [100 * at.mean], "o", ms=8, color=colour, mec="white", zorder=3)
+
+
+def _blind_line(ax: Axes, results: Results) -> None:
     blind = results.accuracy(results.blind_arm, results.headline, "text-only") if results.blind_arm else {}
     if blind:
         level = 100 * fmean(blind.values())
-        ax.axhline(level, color=BLIND, lw=1.2, ls="--")
+        ax.axhline(level, color=BLIND, lw=1.2, ls="--", zorder=1)
         ax.annotate(
-            "text-only arm", (1, level), xycoords=("axes fraction", "data"), xytext=(0, 3),
+            "text-only arm", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3),
             textcoords="offset points", ha="right", fontsize=8, color=FAINT,
         )  # fmt: skip
-        means.append(fmean(blind.values()))
-    low, high = 100 * min(means, default=0.0), 100 * max(means, default=1.0)
-    ax.set_ylim(max(-3.0, low - 0.25 * (high - low) - 4), min(106.0, high + 0.25 * (high - low) + 4))
-    ax.margins(x=0.15)
-    handles = [matplotlib.lines.Line2D([], [], marker="o", ls="", color=paint[arm], label=arm) for arm in results.arms]
-    ax.legend(handles=handles, fontsize=7.5, frameon=False, loc="best")
 
 
-def _tokens_as_numbers(ax: Axes, results: Results) -> None:
-    tokens = sorted({results.costs[arm].visual_tokens for arm in results.arms if arm in results.costs})
-    if tokens:
-        ax.set_xticks(tokens, [str(count) for count in tokens])
-        ax.minorticks_off()
-        ax.set_xlim(tokens[0] / 1.6, tokens[-1] * 1.6)
+def _log_ticks(ax: Axes, values: Sequence[int], name: Callable[[int], str]) -> None:
+    """A logarithmic axis whose ticks are round numbers from 1, 2 and 5, written out."""
+    ax.set_xscale("log")
+    if not values:
+        return
+    low, high = min(values) / 1.5, max(values) * 1.5
+    ticks = [step * 10**power for power in range(16) for step in (1, 2, 5) if low <= step * 10**power <= high]
+    ax.set_xticks(ticks, [name(tick) for tick in ticks])
+    ax.minorticks_off()
+    ax.set_xlim(low, high)
 
 
 def families(results: Results) -> str:
@@ -121,7 +127,7 @@ def families(results: Results) -> str:
     columns = 4
     rows = max(1, math.ceil(len(results.tasks) / columns))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(9.2, 0.45 + rows * (0.62 + 0.21 * len(arms)), rows, columns)
+        figure, axes = _figure(9.2, 0.45 + rows * (0.62 + 0.2 * len(arms)), rows, columns)
         paint = colours(results.arms, results.blind_arm)
         for place, (ax, task) in enumerate(zip(axes, results.tasks, strict=False)):
             ax.set_title(f"{task.title}", fontsize=8.5)
@@ -157,8 +163,8 @@ def _levels(ax: Axes, *values: float) -> None:
         ax.axvline(100 * value, color=colour, ls=dash, lw=1.1)
 
 
-def _level_handles() -> list[matplotlib.lines.Line2D]:
-    return [matplotlib.lines.Line2D([], [], color=colour, ls=dash, label=name) for name, colour, dash in _LEVELS]
+def _level_handles() -> list[Line2D]:
+    return [Line2D([], [], color=colour, ls=dash, label=name) for name, colour, dash in _LEVELS]
 
 
 def loss_curves(results: Results) -> str:

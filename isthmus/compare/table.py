@@ -132,7 +132,9 @@ def _drawn(title: str, lines: list[list[str]], columns: tuple[int, ...]) -> Tabl
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     table.padding = (0, 1, 0, 0)
     for place in columns:
-        table.add_column(COLUMNS[place], justify="left" if COLUMNS[place] in ("arm", "verdict") else "right")
+        table.add_column(
+            COLUMNS[place].replace(" ", "\n"), justify="left" if COLUMNS[place] in ("arm", "verdict") else "right"
+        )
     for line in lines:
         table.add_row(*(Text(line[place], no_wrap=True) for place in columns))
     return table

@@ -1,6 +1,6 @@
 """From results to words: which arm is better, by how much, and what cannot be said at this budget.
 
-Rules. Arms are compared by the paired difference over seeds. An interval (95 %, Student) that holds zero, or a p-value
+Rules. Arms are compared by the paired difference over seeds. An interval (95%, Student) that holds zero, or a p-value
 that Holm's correction over all pairs of arms lifts above 0.05, is "not separable at this budget". A clear difference
 below the study's margin is "equal within the margin". An arm whose accuracy still rose by a point or more over the last
 fifth of its training is "not converged", and never called worse.
@@ -158,4 +158,4 @@ def span(difference: Interval) -> str:
     """An interval in words; one seed alone has none."""
     if math.isinf(difference.low):
         return "one seed, so no interval"
-    return f"95 % interval {points(difference.low, True)} to {points(difference.high, True)}"
+    return f"95% interval {points(difference.low, True)} to {points(difference.high, True)}"

@@ -105,9 +105,7 @@ def test_shuffling_leaves_no_item_its_own_picture() -> None:
     assert [one.images for one in shuffled(items, seed=1)] == [one.images for one in moved]
 
 
-def test_a_real_model_answers_the_same_alone_and_in_a_batch(
-    model: VisionLanguageModel, encoder: CachedEncoder
-) -> None:
+def test_a_real_model_answers_the_same_alone_and_in_a_batch(model: VisionLanguageModel, encoder: CachedEncoder) -> None:
     items = [item(0), item(1, "Is it a long question?"), item(2)]
     options = Generation(max_new_tokens=4)
     together = evaluate(model, items, encoder=encoder, generation=options)
