@@ -2,8 +2,6 @@
 # Both make `.venv` on the first call and leave it alone afterwards, until pyproject.toml or constraints.txt changes.
 
 PYTHON ?= python3
-# Where the CPU build of torch comes from. Unreachable is fine: pip then takes torch from its usual places.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 STAMP := .venv/installed
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
@@ -24,7 +22,7 @@ test: lint types tests
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into .venv (once, and again when the pins change)"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt --retries 1 --extra-index-url $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install -c constraints.txt torch
 	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 

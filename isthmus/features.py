@@ -72,7 +72,7 @@ class VisualTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One input's views: original size (width, height in pixels), tile grid, its rows in `Features`, the whole image."""
+    """One input's views: its size (width, height in pixels), tile grid, rows in `Features`, place of the whole image."""
 
     size: tuple[int, int]
     tiles: Grid
@@ -98,7 +98,7 @@ class Placed:
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureShape:
-    """What a connector must know of an encoder before it is built. `level_widths` are the widths of `Features.levels`."""
+    """What a connector must know of an encoder to be built. `level_widths` are the widths of `Features.levels`."""
 
     width: int
     grid: Grid
@@ -108,7 +108,7 @@ class FeatureShape:
 
 @dataclass(frozen=True, kw_only=True)
 class LLMShape:
-    """What a connector must know of a language model. The embedding may be narrower than the hidden state (OPT-350m)."""
+    """What a connector must know of a language model. Embeddings may be narrower than hidden states (OPT-350m)."""
 
     embedding_width: int
     hidden_width: int
