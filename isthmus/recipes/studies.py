@@ -36,17 +36,21 @@ def quickstart() -> Study:
         base.steps: here: what ten minutes on two cores allow
         arms: MLP: LLaVA-1.5, arXiv:2310.03744; average pool: DeCo, arXiv:2405.20985; pixel shuffle: InternVL 1.5,
             arXiv:2404.16821; Q-Former: BLIP-2, arXiv:2301.12597, its width and depth brought down to the small models
-        tune_rates, tune_seeds, tune_fraction, seeds, items_per_task: here
+        name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, control_items, watch_items, margin: here
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=150, save_every=150, validate_every=150),
+        base=replace(stage(), steps=80, save_every=80, validate_every=80),
         arms=ARMS,
         seeds=(1, 2),
+        tune_rates=(1e-3, 3e-3, 1e-2),
         tune_seeds=(101,),
-        tune_fraction=0.2,
-        items_per_task=100,
-        text_only="mlp",
+        tune_fraction=0.15,
+        items_per_task=60,
+        control_items=40,
+        watch_items=40,
+        text_only="average-pool",
     )
 
 
@@ -56,13 +60,15 @@ def readme() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         arms: as in the study `quickstart`
-        base.steps, seeds, tune_rates, tune_seeds, tune_fraction, items_per_task: here
+        name, base.steps, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, control_items, watch_items, margin: here
     """
     return replace(
         quickstart(),
         name="readme",
-        base=replace(stage(), steps=2_000, save_every=500, validate_every=500),
+        base=replace(stage(), steps=250, save_every=250, validate_every=50),
         seeds=(1, 2, 3, 4, 5),
-        tune_fraction=0.25,
         items_per_task=1_000,
+        control_items=200,
+        watch_items=100,
     )
