@@ -25,7 +25,7 @@ SAVE_CALLS = ("fsync", "rename", "replace", "link", "unlink")
 def stage_of(folder: Path) -> Stage:
     train_parts = ("connector", "llm.model.model.decoder.layers.1")
     return tiny_stage(
-        folder, "opt", train=train_parts, steps=40, log_every=3, save_every=4, validate_every=6, micro_batch_size=3
+        folder, "opt", train=train_parts, steps=28, log_every=3, save_every=4, validate_every=6, micro_batch_size=3
     )
 
 
@@ -91,7 +91,7 @@ def run_once(stage: Stage, run: Path, *, after: float | None = None, call: int |
     return False
 
 
-def main(folder: Path, seed: int, random_kills: int = 12, save_kills: int = 14) -> None:
+def main(folder: Path, seed: int, random_kills: int = 10, save_kills: int = 10) -> None:
     os.environ["ISTHMUS_CACHE"] = str(folder / "cache")
     stage, draw = stage_of(folder), random.Random(seed)
     run_once(stage, folder / "first")
