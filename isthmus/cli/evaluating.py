@@ -1,26 +1,45 @@
-"""Evaluate one run from the command line: its tasks, answers and a table of accuracies."""
+"""Evaluate one run from the command line: its tasks, answers, and accuracies beside what can be had without looking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.progress import track
 from rich.table import Table
 
 from isthmus.cli.commands import Evaluate
 from isthmus.config import did_you_mean
-from isthmus.encoders import CachedEncoder
-from isthmus.encoders.cache import FeatureCache, default_folder
+from isthmus.data.sample import Sample
+from isthmus.encoders import CachedEncoder, FeatureCache
+from isthmus.encoders.cache import default_folder
 from isthmus.evaluate.benchmarks import BENCHMARKS
-from isthmus.evaluate.record import accuracy, write_answers
+from isthmus.evaluate.levels import Levels, levels
+from isthmus.evaluate.record import Answer, accuracy, write_answers
+from isthmus.evaluate.retrieval import retrieve
 from isthmus.evaluate.runner import evaluate
+from isthmus.model import VisionLanguageModel
 from isthmus.runs import Run
+
+REFERENCE = 1_000
+"""Training questions of a task that the blind guesses are learned on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One task: its accuracy in 0..1, the number of questions, and what a blind guesser gets."""
+
+    task: str
+    accuracy: float
+    questions: int
+    levels: Levels
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """Accuracy and number of questions by task, and the file of all answers."""
+    """A row for each task, and the file of all answers."""
 
-    accuracies: dict[str, tuple[float, int]]
+    rows: tuple[Row, ...]
     path: Path
 
 
@@ -28,33 +47,44 @@ def evaluate_run(command: Evaluate) -> Scored:
     """Ask the run every question of the named tasks, and save the answers in the run's folder.
 
     Raises:
-        ValueError: an unknown task, or one that is not answered with text.
+        ValueError: no run, or an unknown task.
     """
-    answering = [name for name, task in BENCHMARKS.items() if task.form == "answer"]
     for name in command.tasks:
-        if name not in answering:
+        if name not in BENCHMARKS:
             raise ValueError(
-                f"Unknown task {name!r}.{did_you_mean(name, answering)} There are: {', '.join(answering)}."
+                f"Unknown task {name!r}.{did_you_mean(name, BENCHMARKS)} There are: {', '.join(BENCHMARKS)}."
             )
     run = Run(command.run)
-    model = run.load_model(with_encoder=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model.to(device)
+    model = run.load_model(device, with_encoder=False)
     encoder = CachedEncoder(model.config.encoder, FeatureCache(default_folder()), device=device)
-    every, accuracies = [], {}
-    for name in command.tasks or answering:
+    every: list[Answer] = []
+    rows: list[Row] = []
+    for name in track(command.tasks or tuple(BENCHMARKS), "Asking"):
         items = BENCHMARKS[name].items("test", command.num)
-        answers = evaluate(model, items, encoder=encoder, batch_size=command.batch_size, control=command.control)
-        accuracies[name] = (accuracy(answers), len(answers))
+        answers = _ask(name, model, items, encoder, command)
+        blind = levels(items, BENCHMARKS[name].items("train", REFERENCE))
+        rows.append(Row(task=name, accuracy=accuracy(answers), questions=len(answers), levels=blind))
         every += answers
     path = run.folder / "report" / f"answers-{command.control}.jsonl"
     write_answers(every, path)
-    return Scored(accuracies=accuracies, path=path)
+    return Scored(rows=tuple(rows), path=path)
+
+
+def _ask(
+    name: str, model: VisionLanguageModel, items: Sequence[Sample], encoder: CachedEncoder, command: Evaluate
+) -> list[Answer]:
+    if BENCHMARKS[name].form == "retrieval":
+        return retrieve(model, items, encoder=encoder, control=command.control)
+    return evaluate(model, items, encoder=encoder, batch_size=command.batch_size, control=command.control)
 
 
 def table(scored: Scored) -> Table:
-    """Accuracy of each task in percent."""
-    made = Table("task", "accuracy", "questions")
-    for name, (share, count) in scored.accuracies.items():
-        made.add_row(name, f"{100 * share:.1f}", str(count))
+    """Accuracies in percent, and beside them what can be had without looking."""
+    made = Table("task")
+    for heading in ("accuracy", "chance", "majority", "question only", "questions"):
+        made.add_column(heading, justify="right")
+    for row in scored.rows:
+        shares = (row.accuracy, row.levels.chance, row.levels.majority, row.levels.question_only)
+        made.add_row(row.task, *(f"{100 * share:.1f}" for share in shares), str(row.questions))
     return made
