@@ -72,7 +72,7 @@ class VisualTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One input's views: its size (width, height in pixels), tile grid, rows in `Features`, place of the whole image."""
+    """One input's views: its size (width, height; pixels), tile grid, rows in `Features`, place of the whole image."""
 
     size: tuple[int, int]
     tiles: Grid
