@@ -11,6 +11,7 @@ from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.record import Answer, Control, accuracy, read_answers, write_answers
 from isthmus.evaluate.retrieval import retrieve
 from isthmus.evaluate.runner import evaluate
+from isthmus.evaluate.sight import OwnEncoder
 from isthmus.measure import time_to_first_token
 from isthmus.model import VisionLanguageModel
 from isthmus.runs import Run, load_trained
@@ -26,22 +27,30 @@ def items_of(task: str, num: int) -> tuple[Sample, ...]:
 
 
 class Asking:
-    """One finished run and its questions. Answers that are in `folder` already are read, not asked for again."""
+    """One finished run and its questions; `encoder` is None where the run trained its own.
 
-    def __init__(self, run: Run, asked: Asked, encoder: CachedEncoder, folder: Path) -> None:
+    Answers that are in `folder` already are read, not asked for again.
+    """
+
+    def __init__(self, run: Run, asked: Asked, encoder: CachedEncoder | None, folder: Path) -> None:
         self.run = run
         self.asked = asked
-        self.encoder = encoder
+        self.cached = encoder
         self.folder = folder
         self._model: VisionLanguageModel | None = None
         self._answers: dict[str, list[Answer]] = {}
 
     @property
     def model(self) -> VisionLanguageModel:
-        """The trained model, without its encoder; loaded when first asked."""
+        """The trained model, with its encoder where that was trained; loaded when first asked."""
         if self._model is None:
-            self._model = self.run.load_model(with_encoder=False)
+            self._model = self.run.load_model(with_encoder=self.cached is None)
         return self._model
+
+    @property
+    def encoder(self) -> CachedEncoder | OwnEncoder:
+        """What sees the pictures."""
+        return OwnEncoder(self.model) if self.cached is None else self.cached
 
     @property
     def controls(self) -> tuple[Control, ...]:
@@ -63,8 +72,9 @@ class Asking:
     def _fresh(self, control: Control, report: Callable[[float], None]) -> list[Answer]:
         plain: list[Sample] = []
         choices: list[Sample] = []
+        seeing = control in ("none", "text-only")
         most = self.asked.control_items if control == "shuffled" else self.asked.items_per_task
-        for task in self.asked.tasks:
+        for task in self.asked.tasks if seeing else self.asked.headline:
             items = items_of(task, self.asked.items_per_task)[:most]
             (choices if BENCHMARKS[task].form == "retrieval" else plain).extend(items)
         answers: list[Answer] = []
@@ -73,7 +83,7 @@ class Asking:
                 self.model, plain, encoder=self.encoder, control=control,
                 on_progress=lambda done, total: report(done / total),
             )  # fmt: skip
-        if choices and control != "shuffled":
+        if choices:
             answers += retrieve(self.model, choices, encoder=self.encoder, control=control)
         return answers
 
@@ -103,7 +113,7 @@ class Asking:
         if not path.is_file():
             if not weights.is_file() or not self.asked.watch_items:
                 return None
-            load_trained(self.model, load_safetensors(weights), source=str(weights), with_encoder=False)
+            load_trained(self.model, load_safetensors(weights), source=str(weights), with_encoder=self.cached is None)
             control = self.controls[0]
             write_answers(evaluate(self.model, self.watched_items(), encoder=self.encoder, control=control), path)
             self._model = None
@@ -113,7 +123,7 @@ class Asking:
         """Median time from a picture's file to the first new token, on this machine, beside the other workers."""
         item = items_of(self.asked.headline[0], self.asked.items_per_task)[0]
         model = self.run.load_model(with_encoder=True)
-        return time_to_first_token(model, item).first_token_ms
+        return time_to_first_token(model, item, repeats=3).first_token_ms
 
 
 def _part_of(report: Callable[[float, str], None], place: int, of: int, control: str) -> Callable[[float], None]:

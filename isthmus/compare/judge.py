@@ -128,7 +128,9 @@ def passed_real_tasks(results: Results, arm: str) -> list[str]:
     for task in results.tasks:
         values = results.accuracy(arm, (task.name,))
         if task.kind == "real images" and values:
-            difference = paired(values, dict.fromkeys(values, task.levels.highest))
+            difference = paired(
+                values, dict.fromkeys(values, task.levels.highest), resolution=results.resolution((task.name,))
+            )
             if difference.low > 0.0:
                 passed.append(task.title)
     return passed

@@ -137,7 +137,7 @@ def families(results: Results) -> str:
                 if not values:
                     continue
                 at = interval(values)
-                error = [0.0 if math.isinf(at.half) else 100 * at.half]
+                error = [100 * at.half if at.half < 0.5 else 0.0]
                 ax.barh(
                     [y], [100 * at.mean], xerr=error, height=0.72, color=paint[arm], ecolor=INK,
                     error_kw={"elinewidth": 0.8, "capsize": 2},

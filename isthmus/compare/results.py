@@ -106,6 +106,10 @@ class Results:
                 found[seed] = sum(scores[task] for task in tasks) / len(tasks)
         return found
 
+    def resolution(self, tasks: Sequence[str]) -> float:
+        """What one question more is worth in the mean accuracy over `tasks`."""
+        return max(1.0 / self.task(task).count for task in tasks) / len(tasks)
+
     def rate(self, arm: str) -> float | None:
         """The learning rate an arm's final runs used."""
         rates = [job.rate for job in self.finals(arm).values()]

@@ -93,8 +93,11 @@ class Interval:
         return (self.high - self.low) / 2.0
 
 
-def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def interval(values: Sequence[float], confidence: float = 0.95, *, resolution: float = 0.0) -> Interval:
     """Mean, t interval and the two-sided p of "the mean is zero" for independent values (one a seed).
+
+    `resolution` is the step in which the values come (one question's worth of accuracy): values that are equal by
+    coarseness alone then keep the variance of rounding, resolution**2 / 12.
 
     Raises:
         ValueError: no values.
@@ -105,13 +108,16 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     mean = math.fsum(values) / count
     if count == 1:
         return Interval(mean=mean, low=-math.inf, high=math.inf, p=1.0, count=1)
-    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1) / count)
+    variance = math.fsum((value - mean) ** 2 for value in values) / (count - 1) + resolution**2 / 12.0
+    error = math.sqrt(variance / count)
     half = t_quantile(confidence, count - 1) * error
     p = float(mean == 0.0) if error == 0.0 else t_tails(mean / error, count - 1)
     return Interval(mean=mean, low=mean - half, high=mean + half, p=p, count=count)
 
 
-def paired(left: Mapping[Key, float], right: Mapping[Key, float], confidence: float = 0.95) -> Interval:
+def paired(
+    left: Mapping[Key, float], right: Mapping[Key, float], confidence: float = 0.95, *, resolution: float = 0.0
+) -> Interval:
     """The interval of `left - right` over the keys (seeds) that both have.
 
     Raises:
@@ -120,7 +126,7 @@ def paired(left: Mapping[Key, float], right: Mapping[Key, float], confidence: fl
     shared = [key for key in left if key in right]
     if not shared:
         raise ValueError(f"Nothing to pair: the left has {list(left)}, the right has {list(right)}.")
-    return interval([left[key] - right[key] for key in shared], confidence)
+    return interval([left[key] - right[key] for key in shared], confidence, resolution=resolution)
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:

@@ -66,8 +66,8 @@ class Study:
     headline: tuple[str, ...] = ("world/attribute", "world/position", "world/count")
     items_per_task: int = 200
     control_items: int = 100
-    """Items a task that the shuffled-image control is asked; the mean-image control is asked every unique question."""
-    watch_items: int = 50
+    """Items a headline task that the shuffled-image control is asked; the mean-image control is asked all of them."""
+    watch_items: int = 200
     """Items a headline task asked before the last fifth of training and after it, to see whether an arm still rises."""
     text_only: str | None = None
     margin: float = 0.02
@@ -85,6 +85,9 @@ class Study:
         for task in self.tasks:
             if task not in BENCHMARKS:
                 raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, BENCHMARKS)}")
+        for task in self.headline:
+            if task in BENCHMARKS and BENCHMARKS[task].form != "answer":
+                raise ValueError(f"Study {self.name!r}: the headline task {task!r} is not answered with text.")
         if not self.headline or not set(self.headline) <= set(self.tasks):
             raise ValueError(f"Study {self.name!r}: `headline` {self.headline} must name some of `tasks` {self.tasks}.")
         self._check_training()
@@ -156,6 +159,7 @@ class Study:
             name=f"{self.name}/{arm}",
             seed=seed,
             steps=steps,
+            log_every=max(1, steps // 50),
             save_every=fifth,
             validate_every=fifth if fraction == 1.0 else 0,
         )

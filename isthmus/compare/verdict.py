@@ -70,7 +70,9 @@ class Verdict:
 def judge_arm(results: Results, arm: str) -> ArmVerdict:
     """An arm's headline accuracy, and whether its last fifth still rose (watched accuracy, else validation loss)."""
     finals = list(results.finals(arm).values())
-    accuracy = interval(list(results.accuracy(arm, results.headline).values()))
+    accuracy = interval(
+        list(results.accuracy(arm, results.headline).values()), resolution=results.resolution(results.headline)
+    )
     watched = [job.watched for job in finals if job.watched is not None]
     if watched:
         rise = fmean(after - before for before, after in watched)
@@ -101,7 +103,7 @@ def compare_arms(results: Results, verdicts: dict[str, ArmVerdict]) -> tuple[Com
         left, right = sorted((one, other), key=lambda arm: -verdicts[arm].accuracy.mean)
         high, low = (results.accuracy(arm, results.headline) for arm in (left, right))
         if set(high) & set(low):
-            pairs[left, right] = paired(high, low)
+            pairs[left, right] = paired(high, low, resolution=results.resolution(results.headline))
     adjusted = holm({pair: difference.p for pair, difference in pairs.items()})
     found = []
     for (left, right), difference in pairs.items():
@@ -128,7 +130,7 @@ def main_effects(results: Results) -> tuple[Effect, ...]:
             means[level] = {seed: fmean(values[seed] for values in by_arm) for seed in sorted(shared)}
         for left, right in itertools.combinations(means, 2):
             if set(means[left]) & set(means[right]):
-                difference = paired(means[left], means[right])
+                difference = paired(means[left], means[right], resolution=results.resolution(results.headline))
                 effects.append(Effect(factor=factor, left=left, right=right, difference=difference))
     return tuple(effects)
 
@@ -146,7 +148,7 @@ def blind_gap(results: Results, arm: str, tasks: tuple[str, ...]) -> tuple[str, 
     if not usable:
         return None
     highest = max(usable, key=lambda name: fmean(usable[name].values()))
-    return highest, paired(seeing, usable[highest])
+    return highest, paired(seeing, usable[highest], resolution=results.resolution(tasks))
 
 
 def points(value: float, sign: bool = False) -> str:

@@ -144,7 +144,8 @@ def train_and_ask(job: Job, report: Report) -> None:
     )
     if job.asked is not None:
         begun = time.process_time()
-        asking = Asking(run, job.asked, cached_encoder(job.stage.model.encoder), job.folder / "answers")
+        encoder = None if job.stage.learns("encoder") else cached_encoder(job.stage.model.encoder)
+        asking = Asking(run, job.asked, encoder, job.folder / "answers")
         asking.ask(lambda part, words: report(training_share + (1.0 - training_share) * part, words))
         scores, counts = asking.scores(), asking.counts()
         early = asking.early_accuracy(job.folder / "run" / EARLY_FILE)
@@ -155,7 +156,7 @@ def train_and_ask(job: Job, report: Report) -> None:
             watched=None if early is None else (early, asking.watched_accuracy()),
             first_token_ms=asking.first_token_ms(),
             evaluate_core_seconds=time.process_time() - begun,
-            encoder_calls=asking.encoder.encoder_calls,
+            encoder_calls=0 if encoder is None else encoder.encoder_calls,
         )
     job.finish(result)
 
@@ -168,7 +169,7 @@ def _train(job: Job, report: Report) -> Run:
 
     def watch(progress: Progress) -> None:
         nonlocal part
-        words = progress.phase
+        words: str = progress.phase
         if progress.phase == "train":
             part = progress.done / max(1, progress.total)
             words = f"step {progress.done}/{progress.total}{_loss(progress)}"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 
 from isthmus.data.sample import ImageRef, Sample, Turn
-from isthmus.encoders.cached import CachedEncoder
 from isthmus.evaluate.record import Answer, Control
 from isthmus.evaluate.runner import device_of
+from isthmus.evaluate.sight import SeesImages
 from isthmus.model import VisionLanguageModel
 
 
@@ -16,7 +16,7 @@ def retrieve(
     model: VisionLanguageModel,
     items: Sequence[Sample],
     *,
-    encoder: CachedEncoder,
+    encoder: SeesImages,
     control: Control = "none",
 ) -> list[Answer]:
     """For each item, which of `meta["candidates"]` its description fits best; the right one is `meta["right"]`.
@@ -32,7 +32,7 @@ def retrieve(
     return [_chosen(item, control, _losses(model, item, encoder, control)) for item in items]
 
 
-def _losses(model: VisionLanguageModel, item: Sample, encoder: CachedEncoder, control: Control) -> list[float]:
+def _losses(model: VisionLanguageModel, item: Sample, encoder: SeesImages, control: Control) -> list[float]:
     """Minus the log-likelihood of the description under each candidate."""
     candidates: Sequence[ImageRef] = item.meta.get("candidates", ())
     if not candidates:

@@ -1,7 +1,7 @@
 """Ask a model every question once, quickly, and score what it says.
 
 Equal prompts (same text, same picture under the control) are answered once; batches are sorted by length, so little is
-padded; the frozen encoder's features come from the cache.
+padded; a frozen encoder's features come from the cache.
 """
 
 import dataclasses
@@ -10,50 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from isthmus.data.sample import ImageRef, Sample
-from isthmus.encoders.cached import CachedEncoder
+from isthmus.data.sample import Sample
 from isthmus.evaluate.answers import first_answer, score
 from isthmus.evaluate.blank import blanked
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, Control
-from isthmus.features import Features, Plan
+from isthmus.evaluate.sight import SeesImages, Sight, mean_view
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
 
 SHORT = Generation(max_new_tokens=8)
 """Enough for the bundled benchmarks' answers."""
 
-_MEAN_OF = 64
-"""Images that the mean-image control averages over."""
-
 Progress = Callable[[int, int], None]
 Key = tuple[str, tuple[str, ...]]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sight:
-    """What a model is shown: features for a batch of samples, in order of their images."""
-
-    encoder: CachedEncoder
-    mean: Features | None = None
-
-    def features(self, images: Sequence[ImageRef]) -> tuple[Features, tuple[Plan, ...]]:
-        """Features and plans of these images; every view is the mean view when there is one."""
-        features, plans = self.encoder.features(images)
-        if self.mean is None:
-            return features, plans
-        views = features.tokens.shape[0]
-        levels = tuple(level.expand(views, -1, -1) for level in self.mean.levels)
-        tokens = self.mean.tokens.expand(views, -1, -1)
-        return dataclasses.replace(features, tokens=tokens, levels=levels, valid=None), plans
-
-
-def mean_view(encoder: CachedEncoder, images: Sequence[ImageRef]) -> Features:
-    """One view: the mean over the views of up to 64 different images, position by position."""
-    distinct = list({image.key: image for image in images}.values())[:_MEAN_OF]
-    features, _ = encoder.features(distinct)
-    levels = tuple(level.mean(dim=0, keepdim=True) for level in features.levels)
-    return dataclasses.replace(features, tokens=features.tokens.mean(dim=0, keepdim=True), levels=levels, valid=None)
 
 
 def shuffled(items: Sequence[Sample], seed: int) -> list[Sample]:
@@ -84,7 +54,7 @@ def evaluate(
     model: VisionLanguageModel,
     items: Sequence[Sample],
     *,
-    encoder: CachedEncoder,
+    encoder: SeesImages,
     batch_size: int = 32,
     generation: Generation = SHORT,
     control: Control = "none",
@@ -93,6 +63,7 @@ def evaluate(
 ) -> list[Answer]:
     """Answers to all items, in their order.
 
+    `encoder` gives the pictures' features: a `CachedEncoder` of the model's frozen encoder, or its `OwnEncoder`.
     `control` says what the model is shown instead of each item's image (see `Control`); under "mean-image" and
     "text-only" every unique question is asked once. `seed` is the shuffle's.
 

@@ -76,6 +76,12 @@ def test_equal_values_leave_no_doubt() -> None:
     assert interval([0.0, 0.0]).p == 1.0
 
 
+def test_equality_by_coarseness_keeps_the_variance_of_rounding() -> None:
+    found = interval([0.5, 0.5], resolution=0.01)
+    assert found.half == pytest.approx(12.7062047364 * 0.01 / math.sqrt(24))
+    assert interval([0.0, 1.0], resolution=0.0).half < interval([0.0, 1.0], resolution=0.5).half
+
+
 def test_pairs_are_made_by_seed() -> None:
     found = paired({1: 0.5, 2: 0.7, 9: 1.0}, {2: 0.5, 1: 0.4})
     assert found.count == 2

@@ -17,7 +17,8 @@ from isthmus.encoders import CachedEncoder, FeatureCache
 from isthmus.evaluate import runner
 from isthmus.evaluate.blank import BlankImage
 from isthmus.evaluate.retrieval import retrieve
-from isthmus.evaluate.runner import Sight, evaluate, mean_view, shuffled
+from isthmus.evaluate.runner import evaluate, shuffled
+from isthmus.evaluate.sight import OwnEncoder, Sight, mean_view
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
 
@@ -94,6 +95,17 @@ def test_the_mean_view_is_the_mean_over_different_pictures(encoder: CachedEncode
     assert shown.tokens.shape[0] == 3
     assert len(plans) == 3
     torch.testing.assert_close(shown.tokens[2:], mean.tokens)
+
+
+def test_a_models_own_encoder_sees_what_the_cache_holds(model: VisionLanguageModel, encoder: CachedEncoder) -> None:
+    with pytest.raises(ValueError, match="with_encoder=True"):
+        OwnEncoder(model)
+    own = OwnEncoder(VisionLanguageModel(model.config))
+    images = [item(0).images[0], item(1).images[0]]
+    kept, plans = encoder.features(images)
+    seen, own_plans = own.features(images)
+    torch.testing.assert_close(seen.tokens, kept.tokens, atol=2e-3, rtol=2e-3)
+    assert own_plans == plans
 
 
 def test_shuffling_leaves_no_item_its_own_picture() -> None:
