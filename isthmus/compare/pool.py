@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -38,8 +39,10 @@ class Event:
     text: str = ""
 
 
-def _serve(connection: Connection, work: Work) -> None:
+def _serve(connection: Connection, work: Work, log: Path | None) -> None:
     """A worker's life: take a piece of work, do it, say so."""
+    if log is not None:
+        _write_to(log)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     while True:
@@ -57,8 +60,16 @@ def _serve(connection: Connection, work: Work) -> None:
         except BrokenPipeError:
             return
         except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            connection.send(("failed", 0.0, text + "\n" + traceback.format_exc()))
+            traceback.print_exc()
+            connection.send(("failed", 0.0, f"{type(error).__name__}: {error}"))
+
+
+def _write_to(log: Path) -> None:
+    """Send all that this process prints, libraries' warnings too, to the end of a file."""
+    with log.open("ab", buffering=0) as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(file.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
@@ -77,12 +88,16 @@ def _one_thread() -> Iterator[None]:
 
 
 class Pool:
-    """`size` workers that all run `work`; a context manager that leaves no process behind."""
+    """`size` workers that all run `work`; a context manager that leaves no process behind.
 
-    def __init__(self, size: int, work: Work) -> None:
+    What workers print goes to the end of the file `log`, or where this process prints.
+    """
+
+    def __init__(self, size: int, work: Work, log: Path | None = None) -> None:
         assert size >= 1
         self.size = size
         self.work = work
+        self.log = log
         self._context = multiprocessing.get_context("spawn")
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
@@ -110,7 +125,7 @@ class Pool:
     def _start(self, number: int) -> None:
         ours, theirs = self._context.Pipe()
         with _one_thread():
-            process = self._context.Process(target=_serve, args=(theirs, self.work), daemon=True)
+            process = self._context.Process(target=_serve, args=(theirs, self.work, self.log), daemon=True)
             process.start()
         theirs.close()
         self._workers[number] = (process, ours)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from isthmus.evaluate.levels import Levels
 STUDY_FILE = "study.json"
 RESULTS_FILE = "results.jsonl"
 REPORT_FILE = "report.html"
+LOG_FILE = "workers.log"
 
 
 def run_study(
@@ -50,13 +52,16 @@ def run_study(
     Raises:
         ValueError: no arm could be judged.
     """
-    count = (os.cpu_count() or 1) if workers is None else workers
+    count = num_cores() if workers is None else workers
     folder.mkdir(parents=True, exist_ok=True)
     config = {"isthmus": __version__, "study": to_json(study)}
     write_whole(folder / STUDY_FILE, json.dumps(config, indent=1, ensure_ascii=False))
     board, plan = Board(), StudyPlan(study, folder, workers=count)
 
-    with Pool(count, do) as pool, StudyProgress(show=progress, workers=count, to_come=plan.work_to_come) as shown:
+    with (
+        Pool(count, do, folder / LOG_FILE) as pool,
+        StudyProgress(show=progress, workers=count, to_come=plan.work_to_come) as shown,
+    ):
 
         def show(board: Board, line: str) -> None:
             if line:
@@ -72,6 +77,11 @@ def run_study(
     if progress:
         print_table(results, verdict, Console())
     return results, verdict
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Results:
@@ -111,9 +121,9 @@ def _facts(command: str) -> dict[str, str]:
         "isthmus": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {_processor()}",
+        "machine": f"{platform.system()} {platform.machine()}, {num_cores()} cores, {_processor()}",
     }
-    return {"command": command or " ".join(["isthmus", *sys.argv[1:]]), **facts}
+    return {"command": command or shlex.join(["isthmus", *sys.argv[1:]]), **facts}
 
 
 def _processor() -> str:

@@ -61,6 +61,7 @@ def encode_share(job: Job, report: Report) -> None:
     encoder = cached_encoder(job.stages[0].model.encoder)
     asked = job.asked
     assert asked is not None
+    report(0.0, "listing pictures")
     pictures = list(_pictures(job.stages, asked.tasks, asked.items_per_task))
     own = list({image.key: image for image in pictures[number::of]}.values())
     for start in range(0, len(own), _AT_ONCE):

@@ -18,7 +18,8 @@ def until_end(pool: Pool, worker: int) -> Event:
 
 def test_workers_report_fail_die_and_go_on(tmp_path: Path) -> None:
     threads = os.environ.get("OMP_NUM_THREADS")
-    with Pool(2, behave) as pool:
+    log = tmp_path / "workers.log"
+    with Pool(2, behave, log) as pool:
         first = pool.pid(0)
         for kind, ended in (("fine", "done"), ("raise", "failed"), ("fine", "done")):
             pool.give(0, (kind, str(tmp_path)))
@@ -26,7 +27,7 @@ def test_workers_report_fail_die_and_go_on(tmp_path: Path) -> None:
             assert event.kind == ended
         assert pool.pid(0) == first
         pool.give(0, ("raise", str(tmp_path)))
-        assert until_end(pool, 0).text.startswith("ValueError: this cannot be done")
+        assert until_end(pool, 0).text == "ValueError: this cannot be done"
         pool.give(0, ("die", str(tmp_path)))
         died = until_end(pool, 0)
         assert (died.kind, died.text) == ("died", "exit code 9")
@@ -37,6 +38,7 @@ def test_workers_report_fail_die_and_go_on(tmp_path: Path) -> None:
     lines = (tmp_path / "fine").read_text().splitlines()
     assert [line.split()[1] for line in lines] == ["1", "1", "1"]
     assert os.environ.get("OMP_NUM_THREADS") == threads
+    assert 'raise ValueError("this cannot be done")' in log.read_text(encoding="utf-8")
     for process in processes:
         assert process is not None
         assert not Path(f"/proc/{process}").exists()
