@@ -1,0 +1,1 @@
+"""Scripts that train the bundled backbones, and the measurements on their cards."""

@@ -1,0 +1,202 @@
+"""Train the speaker: a Llama-shaped causal LM, on text alone.
+
+One command: `python -m backbones.speaker --data DATA --out FOLDER --minutes 30`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, distributed
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from backbones.budget import Budget, Log, Means, plateau_at
+from backbones.documents import Document, Library
+from backbones.lookup_start import start_heads
+from backbones.optimise import Both
+from backbones.real import read_figures, read_nlvr
+from backbones.saving import save_bf16
+from backbones.sequences import Encoder, Sequence, pad
+from backbones.speaker_tokenizer import train_pieces
+from isthmus.data.sources.world.words import WORDS
+
+VOCABULARY = 8_000
+
+
+def new_speaker(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """An untrained speaker."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4,
+        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+    start_heads(model)
+    return model
+
+
+def tokenizer_texts(library: Library) -> list[str]:
+    """All textbook and NLVR text, as much of the world, and every word that the world writes."""
+    texts = [text for one in library.figures for text in (one.description, one.caption)]
+    texts += [one.sentence for one in library.boxes] + [f" {word}" for word in WORDS for _ in range(50)]
+    for _ in range(4_000):
+        document = library.draw()
+        texts += [document.context] + [f"Question: {turn.question} Answer: {turn.answer}" for turn in document.turns]
+    return texts
+
+
+def shake(
+    embedded: Float[Tensor, "rows length width"], context: Bool[Tensor, "rows length"]
+) -> Float[Tensor, "rows length width"]:
+    """Uniform noise on the context's embeddings of every other row (after NEFTune, arXiv:2310.05914).
+
+    It is up to three tenths of the embeddings' own size, so that a context need not be made of exact words.
+    """
+    size = embedded.detach()[context].pow(2).mean().sqrt() if context.any() else torch.zeros(())
+    strength = 0.3 * torch.rand(len(embedded), 1, 1) * (torch.rand(len(embedded), 1, 1) < 0.5)
+    noise = (torch.rand_like(embedded) * 2 - 1) * (3**0.5 * size)
+    return embedded + noise * strength * context[:, :, None]
+
+
+def loss_of(
+    model: LlamaForCausalLM,
+    ids: Int[Tensor, "rows length"],
+    weights: Tensor,
+    context: Tensor,
+    means: Means,
+    *,
+    rest: float,
+    noise: bool,
+) -> Tensor:
+    """Weighted cross-entropy; of the tokens that are no answer a share `rest` is predicted, at more weight."""
+    embedded = model.model.embed_tokens(ids)
+    embedded = shake(embedded, context) if noise else embedded
+    hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    weights = weights[:, 1:].clone()
+    low = (weights > 0) & (weights < 0.3)
+    drawn = torch.rand(weights.shape) < rest
+    weights[low & ~drawn] = 0.0
+    weights[low & drawn] /= rest
+    chosen = weights > 0
+    logits = model.lm_head(hidden[:, :-1][chosen])
+    losses = F.cross_entropy(logits, ids[:, 1:][chosen], reduction="none")
+    weight = weights[chosen]
+    answers = weight >= 0.8
+    if answers.any():
+        means.add("answer tokens", float((logits.argmax(1) == ids[:, 1:][chosen])[answers].float().mean()))
+        means.add("answer loss", float(losses[answers].detach().mean()))
+    means.add("rest loss", float(losses[~answers].detach().mean()))
+    return (losses * weight).sum() / weight.sum()
+
+
+def draw_batches(library: Library, encoder: Encoder, *, progress: float, tokens: int) -> list[list[Sequence]]:
+    """About sixteen batches of like lengths, in random order."""
+    documents: list[Document] = [library.draw(progress) for _ in range(16 * tokens // 220)]
+    sequences = sorted((encoder.encode(one, library.rng) for one in documents), key=lambda one: len(one.ids))
+    batches: list[list[Sequence]] = [[]]
+    for one in sequences:
+        if batches[-1] and (len(batches[-1]) + 1) * len(one.ids) > tokens:
+            batches.append([])
+        batches[-1].append(one)
+    library.rng.shuffle(batches)
+    return batches
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """An ordinary transformers folder."""
+    save_bf16(model, out)
+    tokenizer.save_pretrained(str(out))
+
+
+def share_gradients(model: LlamaForCausalLM) -> None:
+    """The mean over all processes; nothing where there is one."""
+    if not distributed.is_initialized():
+        return
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def agree(progress: float) -> float:
+    """The first process's progress, for all."""
+    if not distributed.is_initialized():
+        return progress
+    value = torch.tensor(progress)
+    distributed.broadcast(value, 0)
+    return float(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder with textbook_figures and nlvr")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--steps", type=int, default=None, help="exact number of steps in place of minutes")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=2_000, help="tokens of a batch, padding included")
+    parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
+    parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
+    parser.add_argument("--rate", type=float, default=4e-3)
+    args = parser.parse_args()
+    rank = 0
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
+        rank = distributed.get_rank()
+    torch.manual_seed(args.seed)
+    torch.set_flush_denormal(True)
+    library = Library(read_figures(args.data, "train"), read_nlvr(args.data, "dev"), args.seed)
+    if args.start is None:
+        tokenizer = train_pieces(tokenizer_texts(library), VOCABULARY)
+        model = new_speaker(tokenizer)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.start))
+        model = LlamaForCausalLM.from_pretrained(str(args.start), dtype=torch.float32)
+    library = Library(library.figures, library.boxes, args.seed + 1_000 * rank)
+    train(model, library, Encoder(tokenizer), Budget(minutes=args.minutes, steps=args.steps), args, first=rank == 0)
+
+
+def train(
+    model: LlamaForCausalLM,
+    library: Library,
+    encoder: Encoder,
+    budget: Budget,
+    args: argparse.Namespace,
+    *,
+    first: bool,
+) -> None:
+    """Until the budget is spent; the first process logs and saves."""
+    optimizer = Both([model], matrix_rate=args.rate, other_rate=args.rate, decay=0.05)
+    means, saved = Means(), 0.0
+    log = Log(args.log) if first else None
+    batches: list[list[Sequence]] = []
+    while (progress := agree(budget.progress())) < 1.0:
+        if not batches:
+            lesson = args.from_progress + (1 - args.from_progress) * progress
+            batches = draw_batches(library, encoder, progress=lesson, tokens=args.tokens)
+        padded = pad(batches.pop(), encoder.tokenizer.pad_token_id)
+        loss = loss_of(model, *padded, means, rest=0.2, noise=progress > 0.6)
+        torch.autograd.backward(loss)
+        share_gradients(model)
+        means.add("loss", float(loss.detach()))
+        means.add("gradient norm", optimizer.step(plateau_at(progress, budget.step)))
+        budget.step += 1
+        if log is not None and budget.step % 20 == 0:
+            log.write(step=budget.step, seconds=budget.elapsed(), progress=progress, **means.take())
+        if first and budget.elapsed() - saved > 180:
+            saved = budget.elapsed()
+            save(model, encoder.tokenizer, args.out)
+    if first:
+        save(model, encoder.tokenizer, args.out)
+
+
+if __name__ == "__main__":
+    main()
