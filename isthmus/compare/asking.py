@@ -127,7 +127,8 @@ class Asking:
 
 
 def _part_of(report: Callable[[float, str], None], place: int, of: int, control: str) -> Callable[[float], None]:
-    return lambda part: report((place + part) / of, f"asking, {control}")
+    words = "asking" if control in ("none", "text-only") else f"asking, {control} control"
+    return lambda part: report((place + part) / of, f"{words}: {100 * part:.0f}%")
 
 
 def _by_task(answers: Sequence[Answer]) -> dict[str, list[Answer]]:

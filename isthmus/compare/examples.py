@@ -1,5 +1,6 @@
 """Which pictures the report shows: by a rule, not by hand."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,8 @@ def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[E
             key = item.images[0].key if item.images else item.id
             if key not in shown and len(shown) < PER_TASK:
                 shown.add(key)
-                examples.append(_example(item, BENCHMARKS[task].title, answers, order))
+                with contextlib.suppress(ValueError):  # a picture that cannot be read is not shown
+                    examples.append(_example(item, BENCHMARKS[task].title, answers, order))
     return examples
 
 

@@ -27,13 +27,15 @@ class StudyPlan:
         self.root = root
         self.stages = study.stages()
         self.fingerprints = {arm: stage.model.fingerprint() for arm, stage in self.stages.items()}
-        self.first: list[Job] = [*features_jobs(root, study, workers), levels_job(root, study)]
+        self.first: list[Job] = [levels_job(root, study)]
         self.rates: dict[str, float] = {}
         self.lost: dict[str, str] = {}
         self._begun = False
         self._tuning: dict[str, list[Job]] = {}
         self._final: dict[str, list[Job]] = {}
         self._work = {arm: self._full_work(arm) for arm in self.stages}
+        if not all(self._finished(arm) for arm in self.stages):
+            self.first = [*features_jobs(root, study, workers), *self.first]
 
     def __call__(self, board: Board) -> list[Job]:
         """The next jobs."""
@@ -84,6 +86,15 @@ class StudyPlan:
             for rate in study.tune_rates
             for seed in study.tune_seeds
         ]
+
+    def _finished(self, arm: str) -> bool:
+        """Whether the folder holds all of an arm's results, so that no picture need be encoded for it."""
+        board = Board()
+        board.add(self._tune_jobs(arm))
+        self._tuning[arm] = list(board.done)
+        finished = not board.waiting and all(job.done for job in self._final_jobs(arm, board))
+        del self._tuning[arm]
+        return finished and self.rates.pop(arm, None) is not None
 
     def _final_jobs(self, arm: str, board: Board) -> list[Job]:
         study = self.study

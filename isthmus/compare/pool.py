@@ -102,8 +102,6 @@ class Pool:
         self._workers: dict[int, tuple[BaseProcess, Connection]] = {}
 
     def __enter__(self) -> "Pool":
-        for number in range(self.size):
-            self._start(number)
         return self
 
     def __exit__(
@@ -131,13 +129,15 @@ class Pool:
         self._workers[number] = (process, ours)
 
     def give(self, worker: int, job: object) -> None:
-        """Hand a piece of work to an idle worker."""
+        """Hand a piece of work to an idle worker, which is started when it is first needed."""
+        if worker not in self._workers:
+            self._start(worker)
         with contextlib.suppress(BrokenPipeError):  # its death will be seen by `events`
             self._workers[worker][1].send(job)
 
     def pid(self, worker: int) -> int | None:
-        """The process number of a worker."""
-        return self._workers[worker][0].pid
+        """The process number of a worker; None before it is first needed."""
+        return self._workers[worker][0].pid if worker in self._workers else None
 
     def events(self, timeout_s: float) -> list[Event]:
         """What workers said since the last call, waiting up to `timeout_s` for the first; the dead are replaced."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from isthmus import __version__
 from isthmus.compare.costs import arm_cost
 from isthmus.compare.examples import pick_examples
-from isthmus.compare.jobs import Job
+from isthmus.compare.jobs import DONE, Job, features_jobs
 from isthmus.compare.judge import judge
 from isthmus.compare.plan import StudyPlan
 from isthmus.compare.pool import Pool, Work
@@ -69,6 +69,9 @@ def run_study(
             shown(board, line)
 
         run_jobs(pool, board, plan, show)
+    if not any(job.kind == "features" for job in plan.first):
+        earlier = [job for job in features_jobs(folder, study, count) if (job.folder / DONE).is_file()]
+        board.done.update((job, job.result()) for job in earlier)
     write_jobs(list(board.done.values()), folder / RESULTS_FILE)
     results = collect(study, plan, board, command)
     verdict = judge(results)
@@ -92,7 +95,7 @@ def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Result
         margin=study.margin,
         arms=tuple(arm.name for arm in study.every_arm()),
         blind_arm=TEXT_ONLY if study.text_only is not None else None,
-        tasks=_tasks(study, plan.first),
+        tasks=_tasks(study, plan.first, plan.failures(board)),
         costs={arm: arm_cost(stage) for arm, stage in plan.stages.items()},
         jobs=tuple(board.done.values()),
         factors=study.by_level(),
@@ -101,8 +104,12 @@ def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Result
     )
 
 
-def _tasks(study: Study, jobs: list[Job]) -> tuple[TaskInfo, ...]:
+def _tasks(study: Study, jobs: list[Job], failures: list[str]) -> tuple[TaskInfo, ...]:
     path = next(job.folder for job in jobs if job.kind == "levels") / LEVELS_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"The levels without looking could not be computed, so nothing can be judged: {' '.join(failures)}"
+        )
     found = json.loads(path.read_text(encoding="utf-8"))
     return tuple(
         TaskInfo(

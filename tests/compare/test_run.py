@@ -125,4 +125,7 @@ def test_a_whole_study(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     again, _ = run_study(study, folder, workers=2, progress=False, do=fragile)
     assert {path: path.stat().st_mtime_ns for path in folder.glob("jobs/*/*/*/done.json")} == before
     assert again.finals("mlp") == results.finals("mlp")
-    assert sum(job.encoder_calls for job in again.jobs if job.kind == "features") == 0
+    assert sorted(job.job for job in again.jobs) == sorted(job.job for job in results.jobs)
+    longer, _ = run_study(replace(study, seeds=(1, 2, 3)), folder, workers=2, progress=False, do=fragile)
+    assert len(longer.finals("mlp")) == 3
+    assert {path: path.stat().st_mtime_ns for path in before} == before
