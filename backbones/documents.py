@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from backbones.bags import scene_slots
 from backbones.eye_regions import nlvr_text
 from backbones.real import NLVR_COLOURS, NLVR_SIZES, ORDERS, Boxes, Figure
 from isthmus.data.sources.world import FAMILIES, Split, WorldStyle, ask, describe, make_scene
@@ -48,13 +49,17 @@ class Document:
     source: str
     context: str
     turns: tuple[Turn, ...]
+    slots: tuple[tuple[str, ...], ...] = ()
+    """The context as a grid of word bags (`backbones.bags`), which then stands in place of the text."""
 
 
 class Library:
     """Draws documents of every source."""
 
-    def __init__(self, figures: list[Figure], boxes: list[Boxes], seed: int, mixed_from: float = 0.1) -> None:
-        self.figures, self.boxes, self.mixed_from = figures, boxes, mixed_from
+    def __init__(
+        self, figures: list[Figure], boxes: list[Boxes], seed: int, mixed_from: float = 0.1, bags: float = 0.0
+    ) -> None:
+        self.figures, self.boxes, self.mixed_from, self.bags = figures, boxes, mixed_from, bags
         self.rng = random.Random(seed)
         self.scene_seed = seed * 100_000_000
 
@@ -66,7 +71,9 @@ class Library:
             style = TINY if progress < 0.2 else SHORT if progress < 0.4 else FULL
             families = FIRST_FAMILIES if progress < 0.2 else ALL_FAMILIES
             manners = STYLES if progress >= self.mixed_from else STYLES[:1]
-            return world_document(self.scene_seed, "train", self.rng, style=style, families=families, manners=manners)
+            return world_document(
+                self.scene_seed, "train", self.rng, style=style, families=families, manners=manners, bags=self.bags
+            )
         if chance < 0.93:
             return textbook_document(self.rng.choice(self.figures), self.rng)
         return nlvr_document(self.rng.choice(self.boxes), self.rng)
@@ -81,10 +88,12 @@ def world_document(
     families: tuple[str, ...] = FAMILIES,
     manners: tuple[DescribeStyle, ...] = STYLES,
     count: int = 10,
+    bags: float = 0.0,
 ) -> Document:
     """A described scene and up to `count` questions; six documents in ten end by saying it in another manner.
 
-    Saying it anew is a lookup at nearly every token, which teaches more per token than any question.
+    Saying it anew is a lookup at nearly every token, which teaches more per token than any question. A share `bags` of
+    the scenes without a chart is a grid of word bags.
     """
     scene = make_scene(seed, split, style)
     order: Order = "raster" if rng.random() < 0.7 else "shuffled"
@@ -95,7 +104,8 @@ def world_document(
     if families != FIRST_FAMILIES and rng.random() < 0.6:
         other = describe(scene, rng, rng.choice(ANEW))
         turns.append(Turn(question=rng.choice(DESCRIBE_QUESTIONS[:2]), answer=other, family="describe"))
-    return Document(source="world", context=context, turns=tuple(turns))
+    slots = scene_slots(scene, rng) if scene.chart is None and rng.random() < bags else ()
+    return Document(source="world", context=context, turns=tuple(turns), slots=slots)
 
 
 def _clip(text: str, words: int) -> str:

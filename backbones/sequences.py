@@ -41,6 +41,8 @@ class Sequence:
     weights: list[float]
     context: int
     answers: list[Answer]
+    bags: list[tuple[int, ...]]
+    """The word bags at positions 1, 2, ... where the context is a grid of them; their first words stand in `ids`."""
 
 
 class Encoder:
@@ -64,7 +66,10 @@ class Encoder:
         """
         start, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         ids = [start, *self.pieces.__wrapped__(document.context)][: longest - 100]
+        bags = [tuple(piece for word in slot for piece in self.pieces(word)) for slot in document.slots]
         rest = RANDOM if document.source == "world" else TOLD
+        if bags:
+            ids, rest = [start, *(bag[0] for bag in bags)], 0.0
         weights = [rest if document.turns else 0.5] * len(ids)
         if not document.turns:
             ids, weights = [*ids, end], [*weights, 0.5]
@@ -79,7 +84,7 @@ class Encoder:
             answers.append(Answer(family=turn.family, first=len(ids), end=len(ids) + len(said)))
             ids += said
             weights += [FREE_WEIGHTS.get(turn.family, 1.0)] * len(said)
-        return Sequence(source=document.source, ids=ids, weights=weights, context=context, answers=answers)
+        return Sequence(source=document.source, ids=ids, weights=weights, context=context, answers=answers, bags=bags)
 
 
 def pad(

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, distributed
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from backbones.bags import bag_ids, embed_bags
 from backbones.budget import Budget, Log, Means, plateau_at
 from backbones.documents import Document, Library
 from backbones.lookup_start import start_heads
@@ -31,10 +32,17 @@ VOCABULARY = 8_000
 def new_speaker(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """An untrained speaker."""
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=704, num_hidden_layers=4, num_attention_heads=4,
-        max_position_embeddings=1024, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     model = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
     start_heads(model)
     return model
@@ -68,13 +76,14 @@ def loss_of(
     ids: Int[Tensor, "rows length"],
     weights: Tensor,
     context: Tensor,
+    bags: list[list[tuple[int, ...]]],
     means: Means,
     *,
     rest: float,
     noise: bool,
 ) -> Tensor:
     """Weighted cross-entropy; of the tokens that are no answer a share `rest` is predicted, at more weight."""
-    embedded = model.model.embed_tokens(ids)
+    embedded = embed_bags(model.model.embed_tokens, bag_ids(bags, ids))
     embedded = shake(embedded, context) if noise else embedded
     hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
     weights = weights[:, 1:].clone()
@@ -146,6 +155,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--bags", type=float, default=0.5, help="share of scenes written as grids of word bags")
     args = parser.parse_args()
     rank = 0
     if "WORLD_SIZE" in os.environ:
@@ -160,7 +170,7 @@ def main() -> None:
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.start))
         model = LlamaForCausalLM.from_pretrained(str(args.start), dtype=torch.float32)
-    library = Library(library.figures, library.boxes, args.seed + 1_000 * rank)
+    library = Library(library.figures, library.boxes, args.seed + 1_000 * rank, bags=args.bags)
     train(model, library, Encoder(tokenizer), Budget(minutes=args.minutes, steps=args.steps), args, first=rank == 0)
 
 
@@ -182,8 +192,9 @@ def train(
         if not batches:
             lesson = args.from_progress + (1 - args.from_progress) * progress
             batches = draw_batches(library, encoder, progress=lesson, tokens=args.tokens)
-        padded = pad(batches.pop(), encoder.tokenizer.pad_token_id)
-        loss = loss_of(model, *padded, means, rest=0.2, noise=progress > 0.6)
+        batch = batches.pop()
+        padded = pad(batch, encoder.tokenizer.pad_token_id)
+        loss = loss_of(model, *padded, [one.bags for one in batch], means, rest=0.2, noise=progress > 0.6)
         torch.autograd.backward(loss)
         share_gradients(model)
         means.add("loss", float(loss.detach()))
