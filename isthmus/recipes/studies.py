@@ -41,7 +41,7 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=80, save_every=80, validate_every=80),
+        base=replace(stage(), steps=120, save_every=120, validate_every=120),
         arms=ARMS,
         seeds=(1, 2),
         tune_rates=(1e-3, 3e-3, 1e-2),
