@@ -2,7 +2,7 @@
 
 Method: image-text contrast as in CLIP (arXiv:2103.00020), regions against phrases as in RegionCLIP
 (arXiv:2112.09106), near-miss captions as in NegCLIP (arXiv:2210.01936), patches left out as in FLIP (arXiv:2212.00794),
-here first those that no region covers. One command: `python -m backbones.eye --data DATA --out FOLDER --minutes 45`.
+here first those that no region covers. One command: `python -m backbones.eye --data DATA --out FOLDER --minutes 38`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def image_loss(images: Tensor, texts: Tensor, near: Tensor, scale: Tensor, means
 class Trainer:
     """The parts that learn, and one step over a batch."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, rate: float = 2e-3) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, rate: float = 3e-3) -> None:
         self.tokenizer = tokenizer
         self.tower, self.text, self.heads = new_tower(), TextTower(len(tokenizer)), Heads()
         self.parts = (self.tower, self.text, self.heads)
@@ -158,16 +158,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with textbook_figures and nlvr")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=45.0)
+    parser.add_argument("--minutes", type=float, default=38.0)
     parser.add_argument("--steps", type=int, default=None, help="exact number of steps in place of minutes")
-    parser.add_argument("--rate", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--batch", type=int, nargs=3, default=(54, 7, 3), help="world, textbook and NLVR pictures")
-    parser.add_argument("--seen", type=int, default=60, help="patches kept until the last phase")
+    parser.add_argument("--batch", type=int, nargs=3, default=(40, 5, 3), help="world, textbook and NLVR pictures")
+    parser.add_argument("--seen", type=int, default=50, help="patches kept until the last phase")
     parser.add_argument(
-        "--whole", type=float, default=0.7, help="share of the training after which all patches are seen"
+        "--whole", type=float, default=0.72, help="share of the training after which all patches are seen"
     )
-    parser.add_argument("--late", type=float, default=0.4, help="share after which writings and charts come often")
+    parser.add_argument("--late", type=float, default=0.35, help="share after which writings and charts come often")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)

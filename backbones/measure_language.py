@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from transformers import BertForMaskedLM, LlamaForCausalLM, PreTrainedTokenizerFast, T5ForConditionalGeneration
 
+from backbones.bags import bag_ids, embed_bags
 from backbones.budget import Means
 from backbones.documents import Document, nlvr_document, world_document
 from backbones.reader import loss_of as reader_loss
@@ -25,8 +26,8 @@ from backbones.sequences import FREE, Encoder
 from backbones.translator import pad_rows
 
 ITEM_FAMILIES = ("attribute", "position", "count", "relation", "existence")
-Asked = tuple[str, list[int], list[int]]
-"""Family, the ids before the answer, the ids of the answer."""
+Asked = tuple[str, list[int], list[int], list[tuple[int, ...]]]
+"""Family, the ids before the answer, the ids of the answer, the word bags at positions 1, 2, ... of a grid context."""
 
 
 def figure_documents(figures: list[Figure]) -> list[Document]:
@@ -39,11 +40,13 @@ def questions_of(documents: list[Document], encoder: Encoder, *, start: list[int
     end = encoder.tokenizer.eos_token_id
     asked = []
     for document in documents:
-        context = [*start, *encoder.pieces.__wrapped__(document.context)]
+        bags = [tuple(piece for word in slot for piece in encoder.pieces(word)) for slot in document.slots]
+        words = [bag[0] for bag in bags] if bags else encoder.pieces.__wrapped__(document.context)
+        context = [*start, *words]
         for turn in document.turns:
             if turn.family not in FREE:
                 before = [*context, *encoder.question(turn, after_context=True)]
-                asked.append((turn.family, before, [*encoder.pieces(f" {turn.answer}"), end]))
+                asked.append((turn.family, before, [*encoder.pieces(f" {turn.answer}"), end], bags))
     return sorted(asked, key=lambda one: len(one[1]))
 
 
@@ -63,8 +66,10 @@ def speaker_answers(model: LlamaForCausalLM, asked: list[Asked]) -> dict[str, fl
     rights = []
     for at in range(0, len(asked), 32):
         part = asked[at : at + 32]
-        logits = model(pad_rows([[*before, *said] for _, before, said in part], 0)).logits
-        for row, (family, before, said) in enumerate(part):
+        ids = pad_rows([[*before, *said] for _, before, said, _ in part], 0)
+        embedded = embed_bags(model.model.embed_tokens, bag_ids([bags for *_, bags in part], ids))
+        logits = model(inputs_embeds=embedded).logits
+        for row, (family, before, said, _) in enumerate(part):
             best = logits[row, len(before) - 1 : len(before) - 1 + len(said)].argmax(1).tolist()
             rights.append((family, best == said))
     return share_right(rights)
@@ -76,10 +81,10 @@ def translator_answers(model: T5ForConditionalGeneration, asked: list[Asked]) ->
     rights = []
     for at in range(0, len(asked), 32):
         part = asked[at : at + 32]
-        ids = pad_rows([[*before, said[-1]] for _, before, said in part], 0)
-        labels = pad_rows([said for _, _, said in part], -100)
+        ids = pad_rows([[*before, said[-1]] for _, before, said, _ in part], 0)
+        labels = pad_rows([said for _, _, said, _ in part], -100)
         best = model(input_ids=ids, attention_mask=ids != 0, labels=labels).logits.argmax(2)
-        for row, (family, _, said) in enumerate(part):
+        for row, (family, _, said, _) in enumerate(part):
             rights.append((family, best[row, : len(said)].tolist() == said))
     return share_right(rights)
 
@@ -120,6 +125,8 @@ def held_out(data: Path, count: int) -> dict[str, list[Document]]:
     found: dict[str, list[Document]] = {}
     for split in ("test", "test_combos"):
         found[split] = [world_document(4_000_000 + seed, split, rng) for seed in range(count)]
+    found["bags"] = [world_document(4_000_000 + seed, "test", rng, bags=1.0) for seed in range(count)]
+    found["bags"] = [document for document in found["bags"] if document.slots]
     found["nlvr"] = [nlvr_document(one, rng) for one in nlvr[: count // 2]]
     found["textbook"] = figure_documents(read_figures(data, "test"))[: count // 2]
     return found
@@ -141,12 +148,12 @@ def main() -> None:
         encoder = Encoder(load_tokenizer(args.speaker))
         speaker = LlamaForCausalLM.from_pretrained(str(args.speaker), dtype=torch.float32).eval()
         start = [encoder.tokenizer.bos_token_id]
-        for source in sources:
+        for source in (*sources, "bags"):
             found[f"speaker, {source}"] = speaker_answers(
                 speaker, questions_of(documents[source], encoder, start=start)
             )
         found["speaker, perplexity"] = {
-            source: perplexity(speaker, texts[:200], encoder) for source, texts in documents.items()
+            source: perplexity(speaker, texts[:200], encoder) for source, texts in documents.items() if source != "bags"
         }
     if args.translator:
         encoder = Encoder(load_tokenizer(args.translator))
@@ -155,7 +162,8 @@ def main() -> None:
             asked = questions_of(documents[source], encoder, start=[])
             found[f"translator, {source}"] = translator_answers(translator, asked)
     if args.reader:
-        for source, texts in documents.items():
+        for source in (*sources, "textbook"):
+            texts = documents[source]
             found[f"reader, {source}"] = measure_reader(args.reader, [text.context for text in texts])
     print(json.dumps(found, indent=1))
 

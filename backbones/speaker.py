@@ -1,6 +1,6 @@
 """Train the speaker: a Llama-shaped causal LM, on text alone.
 
-One command: `python -m backbones.speaker --data DATA --out FOLDER --minutes 30`.
+One command: `python -m backbones.speaker --data DATA --out FOLDER --log LOG --minutes 60`.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def loss_of(
     if answers.any():
         means.add("answer tokens", float((logits.argmax(1) == ids[:, 1:][chosen])[answers].float().mean()))
         means.add("answer loss", float(losses[answers].detach().mean()))
-    means.add("rest loss", float(losses[~answers].detach().mean()))
+    if not answers.all():
+        means.add("rest loss", float(losses[~answers].detach().mean()))
     return (losses * weight).sum() / weight.sum()
 
 
@@ -148,13 +149,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with textbook_figures and nlvr")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--steps", type=int, default=None, help="exact number of steps in place of minutes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=2_000, help="tokens of a batch, padding included")
     parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
-    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--bags", type=float, default=0.5, help="share of scenes written as grids of word bags")
     args = parser.parse_args()
     rank = 0
