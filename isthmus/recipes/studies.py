@@ -41,13 +41,13 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=120, save_every=120, validate_every=120),
+        base=replace(stage(), steps=80, save_every=80, validate_every=80),
         arms=ARMS,
         seeds=(1, 2),
         tune_rates=(1e-3, 3e-3, 1e-2),
         tune_seeds=(101,),
         tune_fraction=0.15,
-        items_per_task=60,
+        items_per_task=50,
         control_items=40,
         watch_items=40,
         text_only="average-pool",
