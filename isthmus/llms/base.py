@@ -62,7 +62,7 @@ class TokenLosses:
 class LLMConfig:
     """Which language model, and how much text it may get. Everything but `build` reads the model's config alone.
 
-    `name` is a hub id, a folder, or one of the bundled models (`bundled/speaker`, `bundled/translator`).
+    `name` is a hub id, a folder, or a bundled model (`bundled/speaker`).
     """
 
     name: str

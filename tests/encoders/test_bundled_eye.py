@@ -31,4 +31,6 @@ def test_the_default_encoder_is_the_bundled_eye() -> None:
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_the_pages_examples_run(number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path))
-    exec(compile(BLOCKS[number], "encoders.md", "exec"), {})
+    names: dict[str, object] = {}
+    exec(compile(BLOCKS[number], "encoders.md", "exec"), names)
+    assert len(names) > 1

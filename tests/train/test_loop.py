@@ -145,7 +145,8 @@ def test_a_second_run_over_the_same_images_makes_no_encoder_call(
 
     monkeypatch.setattr(CachedEncoder, "_built", refuse)
     model = dataclasses.replace(tiny_model(root), connector=MlpConfig(depth=2))
-    go(tiny_stage(root, steps=6, model=model), tmp_path / "second")
+    second = go(tiny_stage(root, steps=6, model=model), tmp_path / "second")
+    assert second.log()[-1]["step"] == 6
 
 
 def test_the_encoder_learns_from_pixels_when_it_is_named(root: Path, tmp_path: Path) -> None:
