@@ -18,7 +18,7 @@ from isthmus.data.sources.world.describe import DescribeStyle, Order
 TINY = WorldStyle(items=(2, 3), writing=0.0, chart=0.0)
 FIRST_FAMILIES = ("attribute", "position")
 """To look up one thing by another is learnt first, by itself: all other families build on it."""
-ALL_FAMILIES = (*FAMILIES, "attribute", "position", "count", "relation", "relation")
+ALL_FAMILIES = (*FAMILIES, *("relation",) * 4, *("attribute",) * 3, *("count",) * 2, "reading")
 """The harder families are asked more often."""
 SHORT = WorldStyle(items=(1, 4), writing=0.2, chart=0.08)
 FULL = WorldStyle(items=(1, 6), writing=0.3, chart=0.12)
@@ -64,11 +64,11 @@ class Library:
         self.scene_seed = seed * 100_000_000
 
     def draw(self, progress: float = 1.0) -> Document:
-        """At first small scenes alone; after a third of the training world 86%, textbook 7%, NLVR 7%."""
+        """At first scenes of two or three things alone; after a third world 86%, textbook 7%, NLVR 7%."""
         chance = self.rng.random()
         if chance < 0.86 or progress < 0.33:
             self.scene_seed += 1
-            style = TINY if progress < 0.2 else SHORT if progress < 0.4 else FULL
+            style = TINY if progress < 0.35 else SHORT if progress < 0.5 else FULL
             families = FIRST_FAMILIES if progress < 0.2 else ALL_FAMILIES
             manners = STYLES if progress >= self.mixed_from else STYLES[:1]
             return world_document(
@@ -90,7 +90,7 @@ def world_document(
     count: int = 10,
     bags: float = 0.0,
 ) -> Document:
-    """A described scene and up to `count` questions; six documents in ten end by saying it in another manner.
+    """A described scene and up to `count` questions; three documents in ten end by saying it in another manner.
 
     Saying it anew is a lookup at nearly every token, which teaches more per token than any question. A share `bags` of
     the scenes without a chart is a grid of word bags.
@@ -101,7 +101,7 @@ def world_document(
     asked = ask(scene, rng, families, count)
     rng.shuffle(asked)
     turns = [Turn(question=one.text, answer=one.answer, family=one.family) for one in asked]
-    if families != FIRST_FAMILIES and rng.random() < 0.6:
+    if families != FIRST_FAMILIES and rng.random() < 0.3:
         other = describe(scene, rng, rng.choice(ANEW))
         turns.append(Turn(question=rng.choice(DESCRIBE_QUESTIONS[:2]), answer=other, family="describe"))
     slots = scene_slots(scene, rng) if scene.chart is None and rng.random() < bags else ()

@@ -48,6 +48,23 @@ def new_speaker(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return model
 
 
+def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
+    """A copy with new layers before the last one, which add nothing yet: the same function, with room to learn."""
+    old = model.config.num_hidden_layers
+    if layers == old:
+        return model
+    config = LlamaConfig(**{**model.config.to_dict(), "num_hidden_layers": layers})
+    deep = LlamaForCausalLM._from_config(config, attn_implementation="sdpa")
+    weights = deep.state_dict()
+    for name, weight in model.state_dict().items():
+        last = f"layers.{old - 1}."
+        weights[name.replace(last, f"layers.{layers - 1}.")].copy_(weight)
+    for layer in deep.model.layers[old - 1 : layers - 1]:
+        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    return deep
+
+
 def tokenizer_texts(library: Library) -> list[str]:
     """All textbook and NLVR text, as much of the world, and every word that the world writes."""
     texts = [text for one in library.figures for text in (one.description, one.caption)]
@@ -155,6 +172,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2_000, help="tokens of a batch, padding included")
     parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
+    parser.add_argument("--layers", type=int, default=4, help="layers, more than the saved speaker has for a deeper one")
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--bags", type=float, default=0.5, help="share of scenes written as grids of word bags")
     args = parser.parse_args()
@@ -171,6 +189,7 @@ def main() -> None:
     else:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.start))
         model = LlamaForCausalLM.from_pretrained(str(args.start), dtype=torch.float32)
+    model = deepen(model, args.layers)
     library = Library(library.figures, library.boxes, args.seed + 1_000 * rank, bags=args.bags)
     train(model, library, Encoder(tokenizer), Budget(minutes=args.minutes, steps=args.steps), args, first=rank == 0)
 
