@@ -49,6 +49,8 @@ class VisionEncoder(EncoderConfig):
     """Bring an image to a square: squash both sides, crop the centre, or pad with the mean colour."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Number format of the weights and the computation."""
+    checkpointing: bool = False
+    """Where the tower learns, compute its activations again in the backward pass in place of keeping them."""
 
     def shape(self) -> FeatureShape:
         """Width, grid and prefix tokens, from config.json.
@@ -82,7 +84,7 @@ class VisionEncoder(EncoderConfig):
         """This config, with the content of the model folder (or the hub commit) for its name."""
         source = resolve_model(self.name)
         content = folder_hash(source) if Path(source).is_dir() else f"{source}@{commit_of(source)}"
-        return fingerprint(dataclasses.replace(self, name=content))
+        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False))
 
     def parameters(self) -> int:
         """Parameters of the blocks that are run and the embeddings before them."""

@@ -70,6 +70,8 @@ class LLMConfig:
     """Longest input, visual tokens included; longer conversations lose their last turns."""
     precision: Precision = "float32"
     """Number type of the weights in memory. bfloat16 is slow on CPUs without hardware for it."""
+    checkpointing: bool = False
+    """In training, compute each layer's activations again in the backward pass: less memory, one forward pass more."""
 
     kind: ClassVar[Kind]
 

@@ -24,7 +24,7 @@ from isthmus.runs import (
     load_trained,
     saveable,
 )
-from isthmus.train import checkpoint, freeze
+from isthmus.train import checkpoint, freeze, recompute
 from isthmus.train.feed import Feed
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from isthmus.train.progress import ProgressDisplay
@@ -171,6 +171,7 @@ def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: Pro
     model = build_model(stage)
     kept = _load_start(model, folder)
     freeze.apply(model, stage.train)
+    recompute.apply(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     kept |= learning | {name for name in saveable(model) if name.startswith(ALWAYS_SAVED)}
     kept |= {name for name, _ in model.named_buffers() if name in saveable(model) and stage.learns(name.split(".")[0])}
