@@ -31,16 +31,28 @@ def check_no_levels(config: object, source: FeatureShape) -> None:
         )
 
 
-def check_features(connector: nn.Module, features: Features, width: int) -> None:
-    """Raises ValueError unless the features have the width the connector was built for, and no padding."""
-    name = type(connector).__name__
+def check_counts(config: object, names: tuple[str, ...]) -> None:
+    """Raises ValueError unless each of these fields is 1 or more."""
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{type(config).__name__}({name}={getattr(config, name)}) must be 1 or more.")
+
+
+def check_width(connector: nn.Module, features: Features, width: int) -> None:
+    """Raises ValueError unless the features have the width the connector was built for."""
     if features.tokens.shape[-1] != width:
         raise ValueError(
-            f"{name} was built for features of width {width}, but width {features.tokens.shape[-1]} came. Build it "
-            f"with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
+            f"{type(connector).__name__} was built for features of width {width}, but width "
+            f"{features.tokens.shape[-1]} came. Build it with the shape of the encoder that made them: "
+            f"config.build(encoder.shape(), llm.shape())."
         )
+
+
+def check_features(connector: nn.Module, features: Features, width: int) -> None:
+    """Raises ValueError unless the features have the width the connector was built for, and no padding."""
+    check_width(connector, features, width)
     if features.valid is not None:
         raise ValueError(
-            f"{name} gives a token for every patch, so padded features (with a `valid` mask) would put padding before "
+            f"{type(connector).__name__} gives a token for every patch, so padded features (with a `valid` mask) would put padding before "
             f"the language model. Encode inputs of one length at a time, or use QFormerConfig, which skips padding."
         )

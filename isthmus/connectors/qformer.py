@@ -5,19 +5,22 @@ Checked against: `transformers` Blip2QFormerModel (queries, and queries with tex
 paper's table 2 (107M with OPT-2.7B, and so on; ln_vision is counted here, the paper counts it with the encoder).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_no_levels
-from isthmus.connectors.qformer_layers import NORM_EPS, Pair, Pattern, QFormerLayer, Sight
-from isthmus.connectors.qformer_start import check_start, start_weights
-from isthmus.features import Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
+from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
+from isthmus.connectors.fit import check_no_levels, check_width
+from isthmus.connectors.qformer_heads import AlignmentHeads
+from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight
+from isthmus.connectors.qformer_reading import QFormerReading
+from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
+from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,14 @@ class QFormerConfig(ConnectorConfig):
     """Keep the text side (word embeddings and text feed-forwards), which `read` needs for text."""
     vocabulary: int = 30_523
     positions: int = 512
+    text_model: str | None = None
+    """Whose tokenizer reads the text: a BERT-shaped model's name; `None`: that of `start_from`."""
+    embedding: int = 0
+    """Width in which images and texts are compared, with all heads of stage 1 (BLIP-2: 256); 0 leaves the heads out."""
+    temperature: float = 0.07
+    """First value of the learnt temperature that divides similarities."""
+
+    captions: ClassVar[CaptionForm] = "bert"
 
     def __post_init__(self) -> None:
         for name in ("num_queries", "width", "layers", "heads", "ffn_width", "cross_every", "vocabulary", "positions"):
@@ -47,6 +58,26 @@ class QFormerConfig(ConnectorConfig):
             raise ValueError(f"QFormerConfig(width={self.width}) does not divide by heads={self.heads}.")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"QFormerConfig(dropout={self.dropout}) must be 0 or more and below 1.")
+        if self.embedding < 0 or not self.temperature > 0:
+            raise ValueError(
+                f"QFormerConfig(embedding={self.embedding}, temperature={self.temperature}): embedding must be 0 or "
+                f"more, temperature above 0."
+            )
+        if self.embedding and not self.text:
+            raise ValueError(f"QFormerConfig(embedding={self.embedding}) has heads for text: it needs text=True.")
+
+    @property
+    def aligns(self) -> bool:
+        """Whether it has the heads that ITC, ITM and ITG train."""
+        return bool(self.embedding)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the text side, with `[DEC]`.
+
+        Raises:
+            ValueError: no model names one, or it has more tokens than `vocabulary`.
+        """
+        return load_reader_tokenizer(self.text_model or self.start_from, self.vocabulary)
 
     @property
     def num_cross(self) -> int:
@@ -61,18 +92,26 @@ class QFormerConfig(ConnectorConfig):
         """L [4 (d d + d) + 2 d + FFN] + X [2 (d d + d) + 2 (d_v d + d) + 2 d] + 2 d + M d + d d_l + d_l + 2 d_v."""
         d, d_v, d_l = self.width, source.width, target.embedding_width
         ffn = 2 * d * self.ffn_width + self.ffn_width + d + 2 * d
-        layer = 4 * (d * d + d) + 2 * d + ffn
-        cross = 2 * (d * d + d) + 2 * (d_v * d + d) + 2 * d
         text = self.layers * ffn + (self.vocabulary + self.positions) * d if self.text else 0
-        ends = 2 * d + self.num_queries * d + d * d_l + d_l + 2 * d_v
-        return self.layers * layer + self.num_cross * cross + ends + text
+        return self.stack_parameters(d_v) + self.num_queries * d + d * d_l + d_l + 2 * d_v + text
+
+    def stack_parameters(self, d_v: int) -> int:
+        """The query side of the layers, reading sources of width `d_v`, and the norm before them."""
+        d = self.width
+        layer = 4 * (d * d + d) + 2 * d + 2 * d * self.ffn_width + self.ffn_width + d + 2 * d
+        cross = 2 * (d * d + d) + 2 * (d_v * d + d) + 2 * d
+        return self.layers * layer + self.num_cross * cross + 2 * d
 
     def flops(self, source: FeatureShape, target: LLMShape) -> int:
         """L [8 M d d + 4 M M d + 4 M d f] + X [4 M d d + 4 N d_v d + 4 M N d] + 2 M d d_l; N with prefix tokens."""
-        m, d, n = self.num_queries, self.width, source.prefix + source.grid.size
+        seen = self.stack_flops(source.width, source.prefix + source.grid.size)
+        return seen + 2 * self.num_queries * self.width * target.embedding_width
+
+    def stack_flops(self, d_v: int, n: int) -> int:
+        """One pass of the queries over `n` sources of width `d_v`."""
+        m, d = self.num_queries, self.width
         layer = 8 * m * d * d + 4 * m * m * d + 4 * m * d * self.ffn_width
-        cross = 4 * m * d * d + 4 * n * source.width * d + 4 * m * n * d
-        return self.layers * layer + self.num_cross * cross + 2 * m * d * target.embedding_width
+        return self.layers * layer + self.num_cross * (4 * m * d * d + 4 * n * d_v * d + 4 * m * n * d)
 
     def build(self, source: FeatureShape, target: LLMShape) -> "QFormer":
         """The module, started from `start_from` when given.
@@ -80,6 +119,13 @@ class QFormerConfig(ConnectorConfig):
         Raises:
             ValueError: the encoder gives several layers, or the model to start from has other sizes.
         """
+        return self._made(source, target.embedding_width)
+
+    def build_alone(self, source: FeatureShape) -> "QFormer":
+        """The module without a projection to a language model, for stage 1. Raises ValueError as `build`."""
+        return self._made(source, None)
+
+    def _made(self, source: FeatureShape, out_dim: int | None) -> "QFormer":
         check_no_levels(self, source)
         if self.start_from is not None:
             sizes = {
@@ -92,7 +138,7 @@ class QFormerConfig(ConnectorConfig):
             }
             words = {"vocab_size": self.vocabulary, "max_position_embeddings": self.positions} if self.text else {}
             check_start(self.start_from, sizes | words)
-        made = QFormer(source.width, target.embedding_width, config=self)
+        made = QFormer(source.width, out_dim, config=self)
         if self.start_from is not None:
             made.load_state_dict(start_weights(self.start_from, made.state_dict()))
         return made
@@ -110,7 +156,7 @@ class Read:
 class QFormer(Connector):
     """[views, prefix + patches, width] -> [views, queries, embedding width]."""
 
-    def __init__(self, in_dim: int, out_dim: int, *, config: QFormerConfig) -> None:
+    def __init__(self, in_dim: int, out_dim: int | None, *, config: QFormerConfig) -> None:
         super().__init__()
         self.in_dim = in_dim
         self.config = config
@@ -132,19 +178,32 @@ class QFormer(Connector):
             )
             for number in range(config.layers)
         )
+        self.heads = (
+            AlignmentHeads(width, config.embedding, config.vocabulary, temperature=config.temperature)
+            if config.embedding
+            else None
+        )
         nn.init.normal_(self.queries, std=0.02)
-        self.apply(_initialise)
-        self.project = nn.Linear(width, out_dim)
+        self.apply(initialise)
+        self.project = None if out_dim is None else nn.Linear(width, out_dim)
+
+    def reading(self, features: Features, captions: Captions) -> QFormerReading:
+        """A batch of images and captions as the objectives of stage 1 share it. Raises ValueError without heads."""
+        if self.heads is None:
+            raise ValueError("This Q-Former was built without its heads. Build it with text=True and embedding=256.")
+        return QFormerReading(self, features, captions)
 
     def forward(self, features: Features) -> VisualTokens:
-        """Queries alone, then the projection to the LLM."""
+        """Queries alone, then the projection to the LLM. Raises ValueError when it was built without one."""
+        if self.project is None:
+            raise ValueError("This Q-Former was built alone, without a language model to write for: use build.")
         queries = self.read(features, None, mask="uni-modal").queries
         assert queries is not None
         return VisualTokens(self.project(queries))
 
     def read(
         self,
-        features: Features | None,
+        features: Features | Looked | None,
         text: Text | None,
         *,
         mask: Pattern,
@@ -152,6 +211,9 @@ class QFormer(Connector):
         past: Read | None = None,
     ) -> Read:
         """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
+
+        Images may come looked at already (`look`), so that passes share their cross-attention keys and values.
+
 
         `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
         see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).
@@ -167,8 +229,12 @@ class QFormer(Connector):
         queries: Tensor | None = None
         pairs: list[Pair | None] = [None] * len(self.layers)
         if features is not None:
-            sight, pairs = self._look(features, sight)
-            count = text.ids.shape[0] if mask == "bidirectional" and text is not None else views
+            looked = self.look(features) if isinstance(features, Features) else features
+            joint = mask == "bidirectional"
+            if joint and rows is not None:
+                looked = looked.chosen(rows)
+            pairs, sight = list(looked.pairs), dataclasses.replace(sight, patches=looked.patches)
+            count = text.ids.shape[0] if joint and text is not None else views
             queries = self.dropout(self.norm(self.queries).expand(count, -1, -1))
         words = None if text is None else self._embed(text)
         kept: list[Pair] = []
@@ -178,21 +244,21 @@ class QFormer(Connector):
             kept += [] if own is None else [own]
         return Read(queries=queries, text=words, past=tuple(kept))
 
-    def _stack(self) -> list[QFormerLayer]:
-        return [layer for layer in self.layers if isinstance(layer, QFormerLayer)]
-
-    def _look(self, features: Features, sight: Sight) -> tuple[Sight, list[Pair | None]]:
-        """The image's cross-attention keys and values a layer, computed once a feature row, and its padding."""
-        seen = self.ln_vision(features.tokens)
-        pairs = [None if layer.cross is None else layer.cross.pair(seen) for layer in self._stack()]
+    def look(self, features: Features) -> Looked:
+        """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""
+        self._check_width(features)
         patches = None
         if features.valid is not None:
             patches = nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
-        if sight.pattern == "bidirectional" and sight.owner is not None:
-            index = sight.owner
-            pairs = [None if pair is None else (pair[0][index], pair[1][index]) for pair in pairs]
-            patches = None if patches is None else patches[index]
-        return Sight(pattern=sight.pattern, patches=patches, text=sight.text, owner=sight.owner), pairs
+        return self.look_at(self.ln_vision(features.tokens), patches)
+
+    def look_at(self, seen: Tensor, patches: Tensor | None) -> Looked:
+        """Keys and values of features that `ln_vision` has normed; `patches` is true where they are no padding."""
+        pairs = tuple(None if layer.cross is None else layer.cross.pair(seen) for layer in self._stack())
+        return Looked(tokens=seen, pairs=pairs, patches=patches)
+
+    def _stack(self) -> list[QFormerLayer]:
+        return [layer for layer in self.layers if isinstance(layer, QFormerLayer)]
 
     def _embed(self, text: Text) -> Tensor:
         assert self.words is not None
@@ -206,7 +272,7 @@ class QFormer(Connector):
 
     def _check(
         self,
-        features: Features | None,
+        features: Features | Looked | None,
         text: Text | None,
         mask: Pattern,
         owner: Sequence[int] | None,
@@ -227,12 +293,10 @@ class QFormer(Connector):
             raise ValueError(f"A {mask!r} text reads an image: give features, or mask='uni-modal' for text alone.")
         if features is None:
             return past.past[0][0].shape[0] if past is not None else 0
-        if features.tokens.shape[-1] != self.in_dim:
-            raise ValueError(
-                f"QFormer was built for features of width {self.in_dim}, but width {features.tokens.shape[-1]} came. "
-                f"Build it with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
-            )
         return features.tokens.shape[0]
+
+    def _check_width(self, features: Features) -> None:
+        check_width(self, features, self.in_dim)
 
 
 def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool) -> Tensor | None:
@@ -251,7 +315,7 @@ def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool
     return torch.tensor(owner, dtype=torch.long, device=text.ids.device)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """BERT's initial values: N(0, 0.02) for weights, zero for biases."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
