@@ -1,10 +1,41 @@
 """What every connector is: a config that answers without weights, and a module from `Features` to `VisualTokens`."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
+from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Placed, VisualTokens
+
+CaptionForm = Literal["none", "bert", "llama"]
+"""How a connector's own text is written: not at all, as BERT's ([CLS], [SEP], [DEC]), or as LLaMA's with prefixes."""
+
+
+@runtime_checkable
+class LayerPlace(Protocol):
+    """Where a layer's input lies: positions already in the cache, and generated rows per row of the batch."""
+
+    @property
+    def offset(self) -> int:
+        """Positions before this input."""
+        ...
+
+    @property
+    def repeats(self) -> int:
+        """Beams a row."""
+        ...
+
+
+@runtime_checkable
+class Addition(Protocol):
+    """Changes the input of a decoder layer; returns it unchanged for layers that it leaves alone."""
+
+    def __call__(
+        self, hidden: Float[Tensor, "rows length width"], layer: int, state: LayerPlace
+    ) -> Float[Tensor, "rows length width"]:
+        """[rows * repeats, positions from `state.offset` on, hidden width] -> the same shape."""
+        ...
 
 
 class Connector(nn.Module):
@@ -14,6 +45,32 @@ class Connector(nn.Module):
         """[views, patches, width] -> [views, tokens, embedding width]."""
         raise AssertionError(f"{type(self).__name__} does not define forward")
 
+    def reading(self, features: Features, captions: Captions) -> Any:
+        """Images and captions as objectives of alignment share them: a `Reading`. Raises ValueError where it cannot."""
+        raise ValueError(f"{type(self).__name__} reads no text, so it has nothing to compare images with.")
+
+    def addition(
+        self, placed: Placed | None, seen: Int[Tensor, "rows length"], rows: tuple[int, ...]
+    ) -> Addition | None:
+        """What it adds inside the language model's layers for one batch; most connectors add nothing.
+
+        `seen` is the number of the last input that begins at or before a position, -1 before the first; `rows[i]` is
+        the row of input `i`.
+        """
+        return None
+
+
+QuestionTurn = Literal["last-question", "first-question"]
+"""Which turn of a chat is the instruction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instruction:
+    """What a connector reads of each sample besides its images; a longer text loses its beginning."""
+
+    turn: QuestionTurn
+    max_tokens: int
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectorConfig:
@@ -22,9 +79,43 @@ class ConnectorConfig:
     FLOPs: one multiply-add is 2; matrix products, convolutions and attention products only, for one view.
     """
 
+    captions: ClassVar[CaptionForm] = "none"
+
+    enters_layers: ClassVar[bool] = False
+    """Whether it adds something inside the language model's layers, which only causal models allow."""
+
+    @property
+    def instruction(self) -> Instruction | None:
+        """The text that `forward` takes beside the features, a row a view; `None` for connectors that read none."""
+        return None
+
+    def tokenizer(self) -> Any:
+        """The tokenizer of the text it reads. Raises ValueError when it reads none."""
+        raise ValueError(f"{type(self).__name__} reads no text, so it has no tokenizer.")
+
+    @property
+    def aligns(self) -> bool:
+        """Whether it reads text and has the heads that compare, match and write captions."""
+        return False
+
+    def build_alone(self, source: FeatureShape) -> Connector:
+        """The module for training without a language model. Raises ValueError where that makes no sense."""
+        raise ValueError(
+            f"{type(self).__name__} only writes for a language model, and the model has llm=None. Give it an `llm`."
+        )
+
     def num_tokens(self, grid: Grid) -> int:
         """Visual tokens for one view with this patch grid. Raises ValueError when the grid does not fit."""
         raise AssertionError(f"{type(self).__name__} does not define num_tokens")
+
+    def token_grid(self, grid: Grid) -> Grid:
+        """How the tokens of one view lie: as the patches when there are as many, else in one row without a map."""
+        count = self.num_tokens(grid)
+        return grid if count == grid.size else Grid(1, 1, count)
+
+    def num_levels(self, source: FeatureShape) -> int:
+        """How many `levels` it gives for later layers of the language model."""
+        return 0
 
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """Number of parameters, biases and norms included."""
@@ -33,6 +124,10 @@ class ConnectorConfig:
     def flops(self, source: FeatureShape, target: LLMShape) -> int:
         """FLOPs of one forward pass over one view."""
         raise AssertionError(f"{type(self).__name__} does not define flops")
+
+    def layer_flops(self, source: FeatureShape, target: LLMShape, *, views: int, positions: int) -> int:
+        """FLOPs of what it adds inside the LLM's layers, over `positions` positions that see `views` views."""
+        return 0
 
     def build(self, source: FeatureShape, target: LLMShape) -> Connector:
         """The module, freshly initialised from torch's current random state. Raises ValueError on a misfit."""

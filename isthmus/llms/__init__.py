@@ -1,6 +1,6 @@
 """Language models that accept embeddings: any causal or T5-style model of `transformers`, by hub id or folder."""
 
-from isthmus.llms.additions import AddVisual, LayerAddition, LayerState
+from isthmus.llms.additions import AddVisual, LayerAddition, LayerState, join_additions
 from isthmus.llms.base import Generation, LanguageModel, LLMConfig, TokenLosses
 from isthmus.llms.causal import CausalLM
 from isthmus.llms.encoder_decoder import EncoderDecoderLM
@@ -19,4 +19,5 @@ __all__ = [
     "LayerAddition",
     "LayerState",
     "TokenLosses",
+    "join_additions",
 ]

@@ -5,6 +5,7 @@ replaced, so that activation checkpointing may run a layer again in the backward
 later layers (DeepStack, arXiv:2406.04334; Qwen3-VL), and gated cross-attention (Flamingo, arXiv:2204.14198).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -67,6 +68,28 @@ class AddVisual:
         added = torch.zeros(self.visual.shape[0], *hidden.shape[1:], dtype=hidden.dtype, device=hidden.device)
         added = added.index_put((rows, columns - state.offset), values[inside].to(hidden.dtype))
         return hidden + added.repeat_interleave(state.repeats, dim=0)
+
+
+@dataclass(frozen=True)
+class Additions:
+    """Several additions, one after another."""
+
+    parts: tuple[LayerAddition, ...]
+
+    def __call__(
+        self, hidden: Float[Tensor, "rows length width"], layer: int, state: LayerState
+    ) -> Float[Tensor, "rows length width"]:
+        """`hidden` after each of them."""
+        for part in self.parts:
+            hidden = part(hidden, layer, state)
+        return hidden
+
+
+def join_additions(parts: Sequence[LayerAddition]) -> LayerAddition | None:
+    """One addition that makes all of these, in order; `None` when there are none."""
+    if len(parts) < 2:
+        return next(iter(parts), None)
+    return Additions(tuple(parts))
 
 
 class AdditionDoor:

@@ -159,6 +159,12 @@ class LanguageModel(nn.Module):
         embedded: Tensor = table(ids)
         return embedded
 
+    def to_hidden(self, tokens: Float[Tensor, "total width"]) -> Float[Tensor, "total hidden"]:
+        """Tokens of the embedding width as hidden states: through the model's own map where it has one (OPT-350m)."""
+        maps = [part for name, part in self.model.named_modules() if name.endswith("project_in") and part is not None]
+        widened: Tensor = maps[0](tokens) if maps else tokens
+        return widened
+
     def add_to_layers(self, addition: LayerAddition | None, rows: int) -> None:
         """Use `addition` in every pass from now on, for batches of `rows` rows; `None` ends it."""
         self.additions.open(addition, rows)
