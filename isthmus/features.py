@@ -61,6 +61,26 @@ class Text:
     mask: Bool[Tensor, "rows length"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Captions:
+    """One caption an image, row by row, in the forms that a text-reading connector is trained on.
+
+    `contrast` is compared with images, `match` is judged together with one, `write` is written, with `targets` (its ids,
+    -100 where nothing is supervised; position t is predicted from those before it). `image_ids` are equal for captions
+    of one image. `empty` marks captions without a word. `negatives` are captions of other images that came with the
+    data, where they are not mined from the batch.
+    """
+
+    contrast: Text
+    match: Text
+    write: Text
+    targets: Int[Tensor, "rows length"]
+    image_ids: Int[Tensor, " rows"]
+    empty: Bool[Tensor, " rows"]
+    negatives: Text | None = None
+    negatives_empty: Bool[Tensor, " rows"] | None = None
+
+
 @dataclass(frozen=True)
 class VisualTokens:
     """Connector output, one row a view. `levels` go to later LLM layers, `memory` to gated cross-attention."""
@@ -72,12 +92,16 @@ class VisualTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One input's views: its size (width, height; pixels), tile grid, rows in `Features`, place of the whole image."""
+    """One input's views: its size (width, height; pixels), tile grid, rows in `Features`, place of the whole image.
+
+    `tokens` is how the connector's tokens of one view lie; the model fills it in, the encoder does not know it.
+    """
 
     size: tuple[int, int]
     tiles: Grid
     views: range
     whole: Literal["none", "first", "last"] = "none"
+    tokens: Grid | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,23 +1,26 @@
 """The model: encoder, connector, arrangement and language model joined, and the forward pass on one page."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
-from isthmus.connectors.arrange import ARRANGEMENTS, ArrangementConfig, Concatenate
-from isthmus.data.collate import Batch, collate
+from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
+from isthmus.data.captions import CaptionStyle
+from isthmus.data.collate import Batch, collate, collate_captions
+from isthmus.data.instructions import ReadText, instructions
 from isthmus.data.prompts import PROMPTS, PromptStyle, QuestionAnswer
 from isthmus.data.sample import Sample
 from isthmus.data.tokens import Placement
-from isthmus.encoders import ENCODERS, Encoder, EncoderConfig, VisionEncoder
-from isthmus.features import Features, FeatureShape, Grid, LLMShape, Placed, Plan
-from isthmus.llms import LLMS, AddVisual, CausalLM, Generation, LanguageModel, LLMConfig
+from isthmus.encoders import ENCODERS, TILINGS, Encoder, EncoderConfig, VisionEncoder
+from isthmus.features import Features, FeatureShape, Grid, LLMShape, Placed, Plan, Text
+from isthmus.llms import LLMS, AddVisual, CausalLM, Generation, LanguageModel, LayerAddition, LLMConfig, join_additions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,8 @@ class Model:
     placement: Placement = "in-place"
     """Visual tokens in place of the `<image>` mark (LLaVA), or in front of everything (BLIP-2)."""
     prompt: PromptStyle = field(default_factory=QuestionAnswer)
+    captions: CaptionStyle = field(default_factory=CaptionStyle)
+    """How the connector's own text is written when there is no LLM."""
 
     def source(self) -> FeatureShape:
         """What the connector reads."""
@@ -42,7 +47,28 @@ class Model:
 
     def num_visual_tokens(self, plan: Plan) -> int:
         """Positions that one image takes in the prompt: the one count that collate, model and costs use."""
-        return self.arrange.num_tokens(plan, self.connector.num_tokens(self.source().grid))
+        (placed,) = self.place([plan])
+        return self.arrange.num_tokens(placed, self.connector.num_tokens(self.source().grid))
+
+    def place(self, plans: Sequence[Plan]) -> tuple[Plan, ...]:
+        """The same plans with how the connector's tokens of a view lie, which arrangements ask."""
+        if not plans:
+            return ()
+        tokens = self.connector.token_grid(self.source().grid)
+        return tuple(replace(plan, tokens=tokens) for plan in plans)
+
+    def check(self) -> None:
+        """Raises ValueError when connector, arrangement and language model do not fit, before anything is built."""
+        if self.llm is None:
+            return
+        self.arrange.check(self.connector, self.source(), self.target())
+        adding = [self.connector] if self.connector.enters_layers else [self.arrange] if self.arrange.layers() else []
+        if adding and self.llm.kind != "causal":
+            raise ValueError(
+                f"{type(adding[0]).__name__} adds to the layers of the language model, which has to be causal: the "
+                f"decoder of {type(self.llm).__name__} holds no image positions. Use CausalLM, or another "
+                f"{'connector' if self.connector.enters_layers else 'arrangement'}."
+            )
 
     def fingerprint(self) -> str:
         """Equal when architecture and frozen weights are; prompt, placement and lengths are left out."""
@@ -65,22 +91,43 @@ class Model:
         pixels: Float[Tensor, "views 3 height width"] | None = None,
         for_generation: bool = False,
     ) -> Batch:
-        """Samples collated as this model reads them; see `collate`."""
-        llm = self._llm()
+        """Samples collated as this model reads them; see `collate`, and without an LLM `collate_captions`."""
+        if self.llm is None:
+            form = self.connector.captions
+            if form == "none":
+                raise ValueError(f"{type(self.connector).__name__} reads no text, and the model has no LLM to read it.")
+            return collate_captions(
+                samples,
+                style=self.captions,
+                form=form,
+                tokenizer=tokenizer,
+                plans=plans,
+                features=features,
+                pixels=pixels,
+            )
+        llm = self.llm
         per_view = self.connector.num_tokens(self.source().grid) if plans else 0
         return collate(
             samples,
             prompt=self.prompt,
             tokenizer=tokenizer,
             count_tokens=lambda plan: self.arrange.num_tokens(plan, per_view),
-            plans=plans,
+            plans=self.place(plans),
             placement=self.placement,
             max_tokens=llm.max_tokens,
             kind=llm.kind,
             for_generation=for_generation,
             features=features,
             pixels=pixels,
+            read_text=self._read_text(),
         )
+
+    def _read_text(self) -> ReadText | None:
+        reads = self.connector.instruction
+        if reads is None:
+            return None
+        tokenizer = self.connector.tokenizer()
+        return functools.partial(instructions, tokenizer=tokenizer, turn=reads.turn, max_tokens=reads.max_tokens)
 
     def _llm(self) -> LLMConfig:
         if self.llm is None:
@@ -110,22 +157,48 @@ class Output:
 class VisionLanguageModel(nn.Module):
     """Encoder, connector, arrangement, language model. Encoder and LLM are built frozen, the connector fresh.
 
+    Without a language model the connector stands alone behind the encoder: it reads captions, and nothing is answered.
     `with_encoder=False` leaves the encoder out, for features that are kept elsewhere.
     """
 
     def __init__(self, config: Model, *, with_encoder: bool = True) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.source = config.source()
-        target = config.target()
+        self.token_grid = config.connector.token_grid(self.source.grid)
         self.encoder: Encoder | None = config.encoder.build().requires_grad_(False) if with_encoder else None
-        self.connector = config.connector.build(self.source, target)
-        self.arrange = config.arrange.build(target)
-        self.llm: LanguageModel = config._llm().build()
+        self.arrange: Arrangement
+        self.llm: LanguageModel
+        if config.llm is None:
+            self.connector = config.connector.build_alone(self.source)
+            self.register_module("arrange", None)
+            self.register_module("llm", None)
+        else:
+            target = config.target()
+            self.connector = config.connector.build(self.source, target)
+            self.arrange = config.arrange.build(target)
+            self.llm = config.llm.build()
 
-    def see(self, features: Features, plans: Sequence[Plan]) -> Placed:
-        """Features of all views -> visual tokens of all images, packed."""
-        placed: Placed = self.arrange(self.connector(features), tuple(plans))
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer of what the model reads: the language model's, or the connector's own where there is none."""
+        return self.config.connector.tokenizer() if self.config.llm is None else self.llm.tokenizer
+
+    def features(self, batch: Batch) -> Features:
+        """The features of a batch's images. Raises ValueError when it has neither features nor pixels."""
+        if batch.features is not None:
+            return batch.features
+        if batch.pixels is None:
+            raise ValueError("The batch has images but neither features nor pixels. Collate it with one of them.")
+        features: Features = self._encoder()(batch.pixels)
+        return features
+
+    def see(self, features: Features, plans: Sequence[Plan], text: Text | None = None) -> Placed:
+        """Features of all views -> visual tokens of all images, packed. `text`: a row a view, if the connector reads."""
+        known = tuple(replace(plan, tokens=self.token_grid) for plan in plans)
+        visual = self.connector(features) if text is None else self.connector(features, text)
+        placed: Placed = self.arrange(visual, known)
         return placed
 
     def embed(self, batch: Batch, placed: Placed | None) -> Float[Tensor, "rows length width"]:
@@ -143,6 +216,7 @@ class VisionLanguageModel(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The loss of a batch. Without images the connector runs on one blank view, times 0: every rank touches it."""
+        self.config._llm()
         placed = self._placed(batch)
         embedded = self.embed(batch, placed)
         if placed is None and self.training:
@@ -156,6 +230,7 @@ class VisionLanguageModel(nn.Module):
     @torch.no_grad()
     def generate(self, batch: Batch, options: Generation | None = None) -> list[str]:
         """The answer of every row of a batch collated for generation; greedy by default."""
+        self.config._llm()
         options = Generation() if options is None else options
         tokenizer, stop = self.llm.tokenizer, self.config.prompt.stop
         placed = self._placed(batch)
@@ -169,6 +244,7 @@ class VisionLanguageModel(nn.Module):
         self, samples: Sequence[Sample], options: Generation | None = None, *, batch_size: int = 16
     ) -> list[str]:
         """Answers to samples, images included: loads, encodes, prompts and generates, a few at a time."""
+        self.config._llm()
         answers: list[str] = []
         device = next(self.connector.parameters(), torch.zeros(())).device
         for first in range(0, len(samples), batch_size):
@@ -198,11 +274,7 @@ class VisionLanguageModel(nn.Module):
     def _placed(self, batch: Batch) -> Placed | None:
         if not batch.plans:
             return None
-        if batch.features is not None:
-            return self.see(batch.features, batch.plans)
-        if batch.pixels is None:
-            raise ValueError("The batch has images but neither features nor pixels. Collate it with one of them.")
-        return self.see(self._encoder()(batch.pixels), batch.plans)
+        return self.see(self.features(batch), batch.plans, batch.view_text())
 
     def _encoder(self) -> Encoder:
         if self.encoder is None:
@@ -210,15 +282,18 @@ class VisionLanguageModel(nn.Module):
         return self.encoder
 
     def _open_door(self, batch: Batch, placed: Placed | None) -> None:
-        addition = None
+        additions: list[LayerAddition] = []
         if placed is not None and placed.deeper:
             if self.config._llm().kind != "causal":
                 raise ValueError(
                     "Tokens for deeper layers need a causal language model: the decoder of an encoder-decoder holds no "
                     "image positions. Use another arrangement."
                 )
-            addition = AddVisual(visual=batch.visual, deeper=placed.deeper, layers=placed.layers)
-        self.llm.add_to_layers(addition, len(batch.ids))
+            deeper = tuple(self.llm.to_hidden(tokens) for tokens in placed.deeper)
+            additions.append(AddVisual(visual=batch.visual, deeper=deeper, layers=placed.layers))
+        own = self.connector.addition(placed, last_inputs(batch.visual, placed), batch.owner)
+        additions += [] if own is None else [own]
+        self.llm.add_to_layers(join_additions(additions), len(batch.ids))
 
     def _blank(self) -> Float[Tensor, ""]:
         """Zero, made with every parameter that a batch with images would touch."""
@@ -230,9 +305,23 @@ class VisionLanguageModel(nn.Module):
         else:
             plan = Plan(size=(1, 1), tiles=Grid(1, 1, 1), views=range(1))
             features = _blank_features(source, weight)
-        placed = self.see(features, (plan,))
+        text = None
+        if self.config.connector.instruction is not None:
+            ids = torch.zeros(len(features.tokens), 1, dtype=torch.long, device=weight.device)
+            text = Text(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool))
+        placed = self.see(features, (plan,), text)
         parts = (placed.tokens, *placed.deeper, *(() if placed.memory is None else (placed.memory,)))
         return torch.stack([part.sum().float() * 0.0 for part in parts]).sum()
+
+
+def last_inputs(visual: Bool[Tensor, "rows length"], placed: Placed | None) -> Int[Tensor, "rows length"]:
+    """The number of the last input that begins at or before each position, -1 before the first of its row."""
+    begun = torch.full(visual.shape, -1, dtype=torch.long, device=visual.device)
+    if placed is not None:
+        first = torch.tensor([0, *placed.lengths[:-1]], device=visual.device).cumsum(0)
+        rows, columns = visual.nonzero()[first].unbind(1)
+        begun[rows, columns] = torch.arange(len(first), device=visual.device)
+    return begun.cummax(dim=1).values
 
 
 def _check_places(batch: Batch, placed: Placed) -> None:
@@ -277,8 +366,10 @@ TYPES: dict[str, type] = {
     made.__name__: made
     for made in (
         Model,
+        CaptionStyle,
         Generation,
         *ENCODERS.values(),
+        *TILINGS.values(),
         *CONNECTORS.values(),
         *ARRANGEMENTS.values(),
         *LLMS.values(),

@@ -18,8 +18,8 @@ from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_no_levels, check_width
 from isthmus.connectors.qformer_heads import AlignmentHeads
 from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight
-from isthmus.connectors.qformer_reading import QFormerReading
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
+from isthmus.connectors.reading import Reading
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -35,6 +35,8 @@ class QFormerConfig(ConnectorConfig):
     cross_every: int = 2
     """Cross-attention in layers 0, cross_every, 2 * cross_every, ..."""
     dropout: float = 0.1
+    vision_eps: float = 1e-5
+    """Of the LayerNorm on what the encoder gives: 1e-5 in LAVIS, 1e-6 in `transformers`."""
     start_from: str | None = None
     """A BERT-shaped model of the same sizes, such as bundled/reader; `None`: everything starts fresh."""
     text: bool = False
@@ -161,7 +163,7 @@ class QFormer(Connector):
         self.in_dim = in_dim
         self.config = config
         width = config.width
-        self.ln_vision = nn.LayerNorm(in_dim)
+        self.ln_vision = nn.LayerNorm(in_dim, eps=config.vision_eps)
         self.queries = nn.Parameter(torch.empty(config.num_queries, width))
         self.words = nn.Embedding(config.vocabulary, width) if config.text else None
         self.positions = nn.Embedding(config.positions, width) if config.text else None
@@ -187,8 +189,10 @@ class QFormer(Connector):
         self.apply(initialise)
         self.project = None if out_dim is None else nn.Linear(width, out_dim)
 
-    def reading(self, features: Features, captions: Captions) -> QFormerReading:
+    def reading(self, features: Features, captions: Captions) -> Reading:
         """A batch of images and captions as the objectives of stage 1 share it. Raises ValueError without heads."""
+        from isthmus.connectors.qformer_reading import QFormerReading
+
         if self.heads is None:
             raise ValueError("This Q-Former was built without its heads. Build it with text=True and embedding=256.")
         return QFormerReading(self, features, captions)
@@ -213,7 +217,6 @@ class QFormer(Connector):
         """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
 
         Images may come looked at already (`look`), so that passes share their cross-attention keys and values.
-
 
         `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
         see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).

@@ -30,6 +30,23 @@ class Sight:
     owner: Int[Tensor, " rows"] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """Images that were looked at once: normed features, their keys and values in each layer that looks, padding."""
+
+    tokens: Float[Tensor, "views patches channels"]
+    pairs: tuple[Pair | None, ...]
+    patches: Bool[Tensor, "views 1 patches"] | None = None
+
+    def chosen(self, rows: Int[Tensor, " rows"]) -> "Looked":
+        """The images of these rows."""
+        return Looked(
+            tokens=self.tokens,
+            pairs=tuple(None if pair is None else (pair[0][rows], pair[1][rows]) for pair in self.pairs),
+            patches=None if self.patches is None else self.patches[rows],
+        )
+
+
 class Attention(nn.Module):
     """Projections, attention, output projection, dropout, residual, LayerNorm."""
 

@@ -50,6 +50,33 @@ def check_start(name: str, wanted: dict[str, Any]) -> None:
         )
 
 
+BEGIN = "[DEC]"
+"""The token that a written caption begins with."""
+
+
+def load_reader_tokenizer(name: str | None, vocabulary: int) -> Any:
+    """The tokenizer of the BERT-shaped model `name`, with `[DEC]` added behind its words where it has none.
+
+    Raises:
+        ValueError: no name, a tokenizer without [CLS] or [SEP], or one of more than `vocabulary` tokens.
+    """
+    if name is None:
+        raise ValueError(
+            "This Q-Former names no tokenizer to read text with: set start_from or text_model to a BERT-shaped model."
+        )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
+        raise ValueError(f"The tokenizer of {name!r} has no [CLS], [SEP] and [PAD]: name a BERT-shaped model.")
+    if BEGIN not in tokenizer.get_vocab():
+        tokenizer.add_tokens([BEGIN], special_tokens=True)
+    if len(tokenizer) > vocabulary:
+        raise ValueError(
+            f"The tokenizer of {name!r} has {len(tokenizer)} tokens with {BEGIN}, but the Q-Former was given "
+            f"vocabulary={vocabulary}. Set vocabulary={len(tokenizer)}."
+        )
+    return tokenizer
+
+
 def start_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The Q-Former's `state` with every weight that the model `name` has put in its place.
 

@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from isthmus.data.captions import CaptionStyle, captions_of
+from isthmus.data.instructions import ReadText
 from isthmus.data.prompts import PromptStyle
 from isthmus.data.sample import Sample
 from isthmus.data.tokens import IGNORED, Encoded, Kind, Placement, encode, placeholder
-from isthmus.features import Features, Plan, Text
+from isthmus.features import Captions, Features, Plan, Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +35,18 @@ class Batch:
     pixels: Float[Tensor, "views 3 height width"] | None = None
     decoder_labels: Int[Tensor, "rows targets"] | None = None
     text: Text | None = None
+    captions: Captions | None = None
+    """In place of prompts: what a connector is trained on without a language model."""
     num_cut: int = 0
     """How many samples lost text or turns because they were too long."""
+
+    def view_text(self) -> Text | None:
+        """The row of text of every view: all views of an image, and all images of a row, read the same."""
+        if self.text is None:
+            return None
+        rows = [row for plan, row in zip(self.plans, self.owner, strict=True) for _ in plan.views]
+        index = torch.tensor(rows, dtype=torch.long, device=self.text.ids.device)
+        return Text(ids=self.text.ids[index], mask=self.text.mask[index])
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
@@ -49,6 +61,7 @@ class Batch:
             decoder_labels=None if self.decoder_labels is None else self.decoder_labels.to(device),
             text=None if text is None else Text(ids=text.ids.to(device), mask=text.mask.to(device)),
             features=None if features is None else _map_features(features, lambda tensor: tensor.to(device)),
+            captions=None if self.captions is None else _moved(self.captions, device),
         )
 
 
@@ -65,8 +78,11 @@ def collate(
     for_generation: bool = False,
     features: Features | None = None,
     pixels: Float[Tensor, "views 3 height width"] | None = None,
+    read_text: ReadText | None = None,
 ) -> Batch:
     """One batch of samples; `plans` are those of all their images in order, `features` or `pixels` their views.
+
+    `read_text` makes the text of a connector that reads some.
 
     Images of dropped turns leave `plans`, `features` and `pixels` too.
 
@@ -97,6 +113,44 @@ def collate(
         features=features,
         pixels=pixels,
         num_cut=sum(one.cut for one in encoded),
+        text=None if read_text is None else read_text(samples, [one.num_exchanges for one in encoded]),
+    )
+
+
+def collate_captions(
+    samples: Sequence[Sample],
+    *,
+    style: CaptionStyle,
+    form: Literal["bert", "llama"],
+    tokenizer: Any,
+    plans: Sequence[Plan],
+    features: Features | None = None,
+    pixels: Float[Tensor, "views 3 height width"] | None = None,
+) -> Batch:
+    """One batch of images with a caption each, for training without a language model.
+
+    Raises:
+        ValueError: a sample without exactly one image of one view and one caption.
+    """
+    captions, num_cut = captions_of(samples, tokenizer=tokenizer, style=style, form=form)
+    if len(plans) != len(samples) or any(len(plan.views) != 1 for plan in plans):
+        raise ValueError(
+            f"{len(samples)} captions came with {len(plans)} images of {[len(plan.views) for plan in plans]} views. "
+            f"Aligning needs one view an image: use an encoder without tiles."
+        )
+    text = captions.match
+    return Batch(
+        ids=text.ids,
+        mask=text.mask,
+        labels=torch.full_like(text.ids, IGNORED),
+        visual=torch.zeros_like(text.mask),
+        plans=tuple(plans),
+        owner=tuple(range(len(samples))),
+        sample_ids=tuple(sample.id for sample in samples),
+        features=features,
+        pixels=pixels,
+        captions=captions,
+        num_cut=num_cut,
     )
 
 
@@ -149,4 +203,21 @@ def _map_features(features: Features, change: Callable[[Tensor], Tensor]) -> Fea
         tokens=change(features.tokens),
         valid=None if features.valid is None else change(features.valid),
         levels=tuple(change(level) for level in features.levels),
+    )
+
+
+def _moved(captions: Captions, device: torch.device | str) -> Captions:
+    def text(one: Text) -> Text:
+        return Text(ids=one.ids.to(device), mask=one.mask.to(device))
+
+    lacking = captions.negatives_empty
+    return Captions(
+        contrast=text(captions.contrast),
+        match=text(captions.match),
+        write=text(captions.write),
+        targets=captions.targets.to(device),
+        image_ids=captions.image_ids.to(device),
+        empty=captions.empty.to(device),
+        negatives=None if captions.negatives is None else text(captions.negatives),
+        negatives_empty=None if lacking is None else lacking.to(device),
     )

@@ -1,10 +1,11 @@
 """Feed a model: the batches of any step, as a pure function of the stage and the step, with features from the cache."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from isthmus.data.captions import caption_of as check_caption
 from isthmus.data.collate import Batch
 from isthmus.data.mixture import Mixture
 from isthmus.data.sample import ImageRef, Sample
@@ -23,15 +24,19 @@ _WARM_AT_ONCE = 64
 
 
 class Seen:
-    """Accepts samples whose images can be encoded (or, where pixels are fed, opened); each image is tried once."""
+    """Accepts samples whose images can be encoded (or, where pixels are fed, opened); each image is tried once.
 
-    def __init__(self, encoder: CachedEncoder | None) -> None:
-        self.encoder = encoder
+    `check` raises ValueError for a sample that is unfit for another reason.
+    """
+
+    def __init__(self, encoder: CachedEncoder | None, check: Callable[[Sample], object]) -> None:
+        self.encoder, self.check = encoder, check
         self.good: set[str] = set()
         self.bad: dict[str, str] = {}
 
     def __call__(self, sample: Sample) -> None:
-        """Raises ValueError, with the reason, when an image of the sample cannot be used."""
+        """Raises ValueError, with the reason, when the sample or an image of it cannot be used."""
+        self.check(sample)
         for image in sample.images:
             key = image.key
             if key not in self.good:
@@ -78,12 +83,13 @@ class Feed:
         self.stage, self.model, self.rank, self.num_ranks = stage, model, rank, num_ranks
         self.share = stage.batch_size // num_ranks
         self.micro = min(self.share, stage.micro_batch_size or self.share)
-        single = stage.model.llm is not None and stage.model.llm.kind == "encoder-decoder"
+        single = stage.model.llm is None or stage.model.llm.kind == "encoder-decoder"
         plain = Mixture(remembered(stage.data), seed=stage.seed, accept=_accept_all, single_exchange=single)
         self.num_steps = stage.num_steps(len(plain))
         self.encoder, self.plain_encoder = self._encoders(device, num_samples=len(plain))
-        self.seen = Seen(self.encoder)
-        self.seen_plain = self.seen if self.encoder is self.plain_encoder else Seen(self.plain_encoder)
+        check = check_caption if stage.model.llm is None else _accept_all
+        self.seen = Seen(self.encoder, check)
+        self.seen_plain = self.seen if self.encoder is self.plain_encoder else Seen(self.plain_encoder, check)
         self.unchecked = plain
         self.mixture = Mixture(remembered(stage.data), seed=stage.seed, accept=self.seen, single_exchange=single)
         self.held_out: Mixture | None = None
@@ -145,7 +151,7 @@ class Feed:
 
     def _batch(self, samples: Sequence[Sample], encoder: CachedEncoder | None, view: int) -> Batch:
         images = [image for sample in samples for image in sample.images]
-        tokenizer = self.model.llm.tokenizer
+        tokenizer = self.model.tokenizer
         if not images:
             return self.stage.model.batch(samples, tokenizer=tokenizer, plans=())
         if encoder is None:
@@ -163,6 +169,7 @@ class Feed:
         shape = config.shape()
         channels = shape.width * (shape.grid.size + shape.prefix) + sum(shape.level_widths) * shape.grid.size
         images = min(num_samples, self.num_steps * stage.batch_size)
+        channels *= config.most_views()
         fits = images * max(1, stage.cached_views) * channels * _BYTES <= CACHE_GIB * 2**30
         cache = FeatureCache(default_folder(), max_gib=CACHE_GIB) if fits else None
         chunk = 1 if device.type == "cpu" else 32

@@ -26,6 +26,7 @@ from isthmus.runs import (
 )
 from isthmus.train import checkpoint, freeze, recompute
 from isthmus.train.feed import Feed
+from isthmus.train.objectives.shared import Shared
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from isthmus.train.progress import ProgressDisplay
 from isthmus.train.randomness import seed_torch
@@ -51,7 +52,10 @@ class Losses(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Every named loss as a sum over this batch's items."""
-        return {name: loss for one in self.objectives for name, loss in one.losses(self.model, batch).items()}
+        shared = Shared(self.model, batch)
+        for one in self.objectives:
+            one.prepare(shared)
+        return {name: loss for one in self.objectives for name, loss in one.losses(shared).items()}
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from isthmus.data.collate import Batch
-from isthmus.model import Model, VisionLanguageModel
+from isthmus.model import Model
+from isthmus.train.objectives.shared import Shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,9 @@ class Objective:
         """How many items each named loss sums over, known before the forward pass."""
         raise AssertionError(f"{type(self).__name__} does not define counts")
 
-    def losses(self, model: VisionLanguageModel, batch: Batch) -> dict[str, Tensor]:
+    def prepare(self, shared: Shared) -> None:
+        """Say what will be asked of the shared passes; every objective of a stage does so before any gives losses."""
+
+    def losses(self, shared: Shared) -> dict[str, Tensor]:
         """Named losses, each a scalar sum over this batch's items, with the names of `counts`."""
         raise AssertionError(f"{type(self).__name__} does not define losses")

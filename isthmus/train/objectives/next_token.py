@@ -6,8 +6,9 @@ from torch import Tensor
 
 from isthmus.data.collate import Batch
 from isthmus.data.tokens import IGNORED
-from isthmus.model import Model, VisionLanguageModel
+from isthmus.model import Model
 from isthmus.train.objectives.base import Objective
+from isthmus.train.objectives.shared import Shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,6 @@ class NextToken(Objective):
             return {"loss": int((batch.decoder_labels != IGNORED).sum())}
         return {"loss": int((batch.labels[:, 1:] != IGNORED).sum())}
 
-    def losses(self, model: VisionLanguageModel, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, shared: Shared) -> dict[str, Tensor]:
         """The sum of the supervised tokens' cross-entropies."""
-        return {"loss": model(batch).token_losses.sum()}
+        return {"loss": shared.model(shared.batch).token_losses.sum()}

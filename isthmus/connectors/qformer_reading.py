@@ -1,0 +1,100 @@
+"""A batch as the Q-Former's first stage reads it: the images are looked at once for all passes."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from isthmus.connectors.qformer import QFormer, Read
+from isthmus.connectors.qformer_layers import Looked
+from isthmus.connectors.reading import Part, Vectors
+from isthmus.features import Captions, Features, Text
+
+IGNORED = -100
+
+
+class QFormerReading:
+    """Queries alone, text alone, both together, and text that reads the queries' cached keys and values.
+
+    Every attribute is computed when it is first used. `joint` is the last pass of images and texts together.
+    """
+
+    def __init__(self, module: QFormer, features: Features, captions: Captions) -> None:
+        assert module.heads is not None
+        self.module, self.heads, self.captions = module, module.heads, captions
+        self.features = features
+        self.joint: Read | None = None
+
+    @cached_property
+    def looked(self) -> Looked:
+        """Normed features with their keys and values."""
+        return self.module.look(self.features)
+
+    @cached_property
+    def queries(self) -> Read:
+        """The queries' own pass."""
+        return self.module.read(self.looked, None, mask="uni-modal")
+
+    @cached_property
+    def words(self) -> Read:
+        """The captions' own pass."""
+        return self.module.read(None, self.captions.contrast, mask="uni-modal")
+
+    @cached_property
+    def written(self) -> Tensor:
+        """The captions' pass over the cached queries, [rows, length, width]."""
+        told = self.module.read(None, self.captions.write, mask="causal", past=self.queries).text
+        assert told is not None
+        return told
+
+    def expect(self, part: Part, text: Text | None = None) -> None:
+        """Every part is a pass of its own here."""
+
+    def images(self, vectors: Vectors) -> Tensor:
+        """One vector a query. Raises ValueError for other vectors than those of the queries."""
+        if vectors != "queries":
+            raise ValueError(
+                f"A Q-Former compares its queries with texts, it has no vectors={vectors!r}. Use vectors='queries'."
+            )
+        assert self.queries.queries is not None
+        return self.heads.image_vectors(self.queries.queries)
+
+    def texts(self) -> Tensor:
+        """One vector a caption."""
+        assert self.words.text is not None
+        return self.heads.text_vectors(self.words.text)
+
+    def scale(self) -> Tensor:
+        """One over the temperature."""
+        return self.heads.temperature.reciprocal()
+
+    def seen(self) -> Tensor:
+        """What `ln_vision` gives."""
+        return self.looked.tokens
+
+    def match(self, text: Text, owner: Sequence[int], others: Tensor | None) -> Tensor:
+        """Logits of pairs, the mean over the queries."""
+        looked = self.looked
+        if others is not None:
+            if looked.patches is not None:
+                raise ValueError("Padded features cannot be exchanged between processes: use features of one length.")
+            looked = _joined(looked, self.module.look_at(others, None))
+        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner)
+        assert self.joint.queries is not None
+        return self.heads.judge(self.joint.queries)
+
+    def write(self) -> tuple[Tensor, Tensor]:
+        """Logits and ids at the supervised places."""
+        targets = self.captions.targets[:, 1:]
+        places = targets != IGNORED
+        assert self.module.words is not None
+        return self.heads.write(self.written[:, :-1][places], self.module.words.weight), targets[places]
+
+
+def _joined(first: Looked, second: Looked) -> Looked:
+    pairs = tuple(
+        None if one is None or other is None else (torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]]))
+        for one, other in zip(first.pairs, second.pairs, strict=True)
+    )
+    return Looked(tokens=torch.cat([first.tokens, second.tokens]), pairs=pairs)

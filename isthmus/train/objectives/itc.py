@@ -1,0 +1,81 @@
+"""ITC: image-text contrast over the captions of all processes.
+
+Source: BLIP-2 (arXiv:2301.12597), section 3.2; InternVL (arXiv:2312.14238), section 3.3.
+Checked against: salesforce/LAVIS `blip2_qformer.py` (oracles `blip2_stage1*`) and OpenGVLab/InternVL
+`modeling_internvl.py` (oracles `internvl_g_*`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from isthmus.connectors.reading import Vectors
+from isthmus.data.collate import Batch
+from isthmus.model import Model
+from isthmus.train.objectives.alignable import check_aligns
+from isthmus.train.objectives.base import Objective
+from isthmus.train.objectives.shared import Comparison, Gradients, Shared
+
+
+@dataclass(frozen=True, kw_only=True)
+class ITC(Objective):
+    """Cross-entropy of the similarities, image to text and text to image, the mean of both directions."""
+
+    label_smoothing: float = 0.1
+    gradients: Gradients = "local"
+    """BLIP-2's released code detaches what it gathers ("local"); InternVL sends gradient to both sides ("both")."""
+    same_image: bool = False
+    """Captions of one image are positives of each other and share the target (fine-tuning for retrieval)."""
+    vectors: Vectors = "queries"
+    """What stands for an image."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"ITC(label_smoothing={self.label_smoothing}) must be 0 or more and below 1.")
+
+    @property
+    def name(self) -> str:
+        """What its loss is called."""
+        return "itc" if self.vectors == "queries" else f"itc_{self.vectors}"
+
+    def check(self, model: Model) -> None:
+        """Raises ValueError when the connector cannot compare images with texts."""
+        check_aligns(model, self)
+        if self.vectors != "queries" and model.connector.captions != "llama":
+            raise ValueError(
+                f"ITC(vectors={self.vectors!r}) needs pooled features, which {type(model.connector).__name__} lacks. "
+                f"Use vectors='queries', or the connector qllama."
+            )
+
+    def prepare(self, shared: Shared) -> None:
+        """Announces the captions' pass."""
+        shared.reading.expect("contrast")
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Pairs."""
+        return {self.name: len(batch.ids)}
+
+    def losses(self, shared: Shared) -> dict[str, Tensor]:
+        """Both directions, summed over the batch's pairs; pairs without words count as the others' mean."""
+        compared = shared.compare(self.vectors, self.gradients)
+        targets = self.targets(shared, compared)
+        forth, back = (direction_losses(one, targets) for one in (compared.image_to_text, compared.text_to_image))
+        return {self.name: mean_kept((forth + back) / 2, ~shared.captions.empty) * len(targets)}
+
+    def targets(self, shared: Shared, compared: Comparison) -> Float[Tensor, "rows all"]:
+        """What each row should give: 1 at its own pair (or shared by its image's captions), smoothed over all."""
+        positive = (shared.same_image() if self.same_image else compared.own).to(compared.image_to_text.dtype)
+        certain = positive / positive.sum(dim=1, keepdim=True)
+        return (1 - self.label_smoothing) * certain + self.label_smoothing / certain.shape[1]
+
+
+def direction_losses(logits: Float[Tensor, "rows all"], targets: Float[Tensor, "rows all"]) -> Float[Tensor, " rows"]:
+    """Cross-entropy of each row with its soft target."""
+    return -(torch.log_softmax(logits, dim=1) * targets).sum(dim=1)
+
+
+def mean_kept(losses: Float[Tensor, " rows"], kept: Tensor) -> Float[Tensor, ""]:
+    """The mean over the rows that are kept; 0, with gradient 0, where there is none."""
+    return (losses * kept).sum() / kept.sum().clamp(min=1)

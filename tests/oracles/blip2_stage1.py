@@ -1,0 +1,166 @@
+"""BLIP-2's first stage on an oracle's inputs: what our code makes of them, under the names of the official code.
+
+Run as `python blip2_stage1.py FILE OUT` with RANK and WORLD_SIZE set, it is one process of several.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from oracle_files import FOLDER, Oracle, part
+from safetensors.torch import load_file, save_file
+from torch import Tensor, distributed, nn
+
+from isthmus.connectors import Connector, QFormerConfig
+from isthmus.connectors.key_map import load_official
+from isthmus.connectors.qformer import QFormer
+from isthmus.connectors.qformer_keys import connector_part, lavis_keys
+from isthmus.connectors.qformer_reading import QFormerReading
+from isthmus.data.collate import Batch
+from isthmus.features import Captions, Features, FeatureShape, Grid, Plan, Text
+from isthmus.model import VisionLanguageModel
+from isthmus.train.objectives import ITC, ITG, ITM
+from isthmus.train.objectives.itm import Negatives
+from isthmus.train.objectives.shared import Gradients, Shared
+
+KEYS = lavis_keys("opt_proj")
+
+
+class Alone(VisionLanguageModel):
+    """A connector alone where the objectives expect a model."""
+
+    def __init__(self, connector: Connector) -> None:
+        nn.Module.__init__(self)
+        self.connector = connector
+
+
+def weights_of(oracle: Oracle) -> dict[str, Tensor]:
+    """The oracle's own weights, or those of the file that it shares them with."""
+    own = oracle.below("weights/")
+    if own:
+        return own
+    plain = oracle.name.replace("_image_id", "")
+    return part(load_file(FOLDER / f"{plain}.safetensors"), "weights/")
+
+
+def build(oracle: Oracle) -> QFormer:
+    """The Q-Former of an oracle's sizes with its weights, every one of them."""
+    sizes = oracle.config
+    config = QFormerConfig(
+        num_queries=sizes["queries"],
+        width=sizes["hidden"],
+        layers=sizes["layers"],
+        heads=sizes["heads"],
+        ffn_width=sizes["ffn"],
+        cross_every=sizes["cross_freq"],
+        dropout=0.0,
+        text=True,
+        vocabulary=sizes["vocab"],
+        positions=sizes["maxpos"],
+        embedding=sizes["embed"],
+        temperature=sizes["temp"],
+    )
+    module = config.build_alone(FeatureShape(width=sizes["encoder_width"], grid=Grid(1, 1, sizes["nv"])))
+    load_official(module, KEYS, connector_part(weights_of(oracle), KEYS, text=True), oracle.name)
+    return module.train()
+
+
+def batch_of(given: dict[str, Tensor], begin: int) -> Batch:
+    """The official inputs as our batch; `begin` is [DEC]."""
+    ids, mask, seen = given["input_ids"], given["attention_mask"].bool(), given["visual_features"]
+    rows, patches = seen.shape[:2]
+    write = ids.clone()
+    write[:, 0] = begin
+    captions = Captions(
+        contrast=Text(ids=ids, mask=mask),
+        match=Text(ids=ids, mask=mask),
+        write=Text(ids=write, mask=mask),
+        targets=write.masked_fill(~mask, -100),
+        image_ids=given.get("image_id", torch.arange(rows)),
+        empty=torch.zeros(rows, dtype=torch.bool),
+    )
+    plan = Plan(size=(1, 1), tiles=Grid(1, 1, 1), views=range(1))
+    return Batch(
+        ids=ids,
+        mask=mask,
+        labels=torch.full_like(ids, -100),
+        visual=torch.zeros_like(mask),
+        plans=(plan,) * rows,
+        owner=tuple(range(rows)),
+        sample_ids=tuple(map(str, range(rows))),
+        features=Features(tokens=seen, grid=Grid(1, 1, patches)),
+        captions=captions,
+    )
+
+
+def run(
+    module: QFormer, given: dict[str, Tensor], gradients: Gradients
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """Outputs and gradients under the official names."""
+    batch = batch_of(given, module.config.vocabulary - 1)
+    same = "image_id" in given
+    itc, itm, itg = ITC(gradients=gradients, same_image=same), ITM(same_image=same), ITG()
+    shared = Shared(Alone(module), batch)
+    counts = {**itc.counts(batch), **itm.counts(batch), **itg.counts(batch)}
+    compared = shared.compare("queries", gradients)
+    weights_t2i, weights_i2t = itm.chances(shared)
+    images, texts = given["itm_negative_image_index"], given["itm_negative_text_index"]
+    judged = itm.judge(shared, Negatives(images=images, texts=texts, kept=torch.ones_like(images, dtype=torch.bool)))
+    loss_itc = itc.losses(shared)["itc"] / counts["itc"]
+    loss_itm = nn.functional.cross_entropy(judged.logits, judged.labels)
+    loss_itg = itg.losses(shared)["itg"] / counts["itg"]
+    (loss_itc + loss_itm + loss_itg).backward()
+    reading = shared.reading
+    assert isinstance(reading, QFormerReading)
+    head = "rows places (heads inner) -> rows heads places inner"
+    past, heads = reading.queries.past, module.config.heads
+    assert reading.joint is not None
+    outputs = {
+        "image_embeds": reading.seen(),
+        "query_last_hidden_state": reading.queries.queries,
+        "text_last_hidden_state": reading.words.text,
+        "image_feats": reading.images("queries"),
+        "text_feat": reading.texts(),
+        "query_key_layer0": rearrange(past[0][0], head, heads=heads),
+        "query_value_layer_last": rearrange(past[-1][1], head, heads=heads),
+        "sim_q2t": compared.image_vectors,
+        "sim_t2q": compared.text_vectors,
+        "sim_i2t": compared.image_to_text,
+        "sim_t2i": compared.text_to_image,
+        "sim_targets": itc.targets(shared, compared),
+        "weights_i2t": weights_i2t,
+        "weights_t2i": weights_t2i,
+        "itm_text_ids_all": judged.text.ids,
+        "itm_query_last_hidden_state": reading.joint.queries,
+        "itm_logits": judged.logits,
+        "itm_labels": judged.labels,
+        "lm_input_ids": shared.captions.write.ids,
+        "lm_labels": shared.captions.targets,
+        "lm_logits": module.heads.write(reading.written, module.words.weight),
+        "loss_itc": loss_itc,
+        "loss_itm": loss_itm,
+        "loss_lm": loss_itg,
+        "loss": loss_itc + loss_itm + loss_itg,
+    }
+    made = KEYS.to_official({name: weight.grad for name, weight in module.named_parameters()})
+    return {name: value.detach().clone().contiguous() for name, value in outputs.items()}, made
+
+
+def main() -> None:
+    """One process: its inputs and outputs stand below `rankN/`."""
+    torch.set_num_threads(1)
+    name, out = sys.argv[1], Path(sys.argv[2])
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    distributed.init_process_group("gloo", init_method=f"file://{out}/meeting", rank=rank, world_size=world)
+    oracle = Oracle(name)
+    outputs, gradients = run(build(oracle), oracle.below(f"rank{rank}/inputs/"), "local")
+    kept = {f"outputs/{key}": value for key, value in outputs.items()}
+    kept |= {f"grads/{key}": value.contiguous() for key, value in gradients.items() if value is not None}
+    save_file(kept, out / f"rank{rank}.safetensors")
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
