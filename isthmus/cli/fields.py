@@ -10,13 +10,14 @@ from isthmus.config import did_you_mean, replace_at
 from isthmus.connectors import CONNECTORS, ConnectorConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, ArrangementConfig
 from isthmus.data.prompts import PROMPTS, PromptStyle
-from isthmus.encoders import ENCODERS, EncoderConfig
+from isthmus.encoders import ENCODERS, TILINGS, EncoderConfig, TilingConfig
 from isthmus.llms import LLMS, LLMConfig
 
 T = TypeVar("T")
 
 CHOICES: tuple[tuple[type, Mapping[str, type]], ...] = (
     (EncoderConfig, ENCODERS),
+    (TilingConfig, TILINGS),
     (ConnectorConfig, CONNECTORS),
     (ArrangementConfig, ARRANGEMENTS),
     (LLMConfig, LLMS),

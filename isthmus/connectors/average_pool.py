@@ -46,6 +46,11 @@ class AveragePoolConfig(ConnectorConfig):
             )
         return grid.frames * rows * columns
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """The pooled rows and columns."""
+        self.num_tokens(grid)
+        return Grid(grid.frames, *self.rows_columns)
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """Those of the MLP: pooling has none."""
         return mlp_parameters(source.width, target.embedding_width, self.depth)

@@ -46,6 +46,13 @@ class PixelShuffleConfig(ConnectorConfig):
             )
         return grid.size // self.factor**2
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """The folded rows and columns; column by column (v1) the tokens form no map that is read row by row."""
+        count = self.num_tokens(grid)
+        if self.order == "v1":
+            return Grid(1, 1, count)
+        return Grid(grid.frames, grid.rows // self.factor, grid.columns // self.factor)
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """LayerNorm 2 s s d_v, then s s d_v d + d and d d + d."""
         folded, out = source.width * self.factor**2, target.embedding_width

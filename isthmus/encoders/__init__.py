@@ -3,6 +3,7 @@
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
 from isthmus.encoders.cache import FeatureCache
 from isthmus.encoders.cached import CachedEncoder, ImageSource
+from isthmus.encoders.tiles import TILINGS, TilingConfig
 from isthmus.encoders.vision import VisionEncoder
 
 ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder}
@@ -10,11 +11,13 @@ ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder}
 
 __all__ = [
     "ENCODERS",
+    "TILINGS",
     "CachedEncoder",
     "Encoder",
     "EncoderConfig",
     "FeatureCache",
     "ImageSource",
     "Prepared",
+    "TilingConfig",
     "VisionEncoder",
 ]

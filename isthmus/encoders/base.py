@@ -61,3 +61,7 @@ class EncoderConfig:
     def plan(self, size: tuple[int, int], first_view: int = 0) -> Plan:
         """The views of an image of this size (width, height), from the size alone; rows count from `first_view`."""
         raise AssertionError(f"{type(self).__name__} does not define plan")
+
+    def most_views(self) -> int:
+        """The largest number of views that an input can take."""
+        return 1

@@ -111,25 +111,31 @@ class CachedEncoder:
         return None if self.cache is None else self.cache.get(self.fingerprint, key, self._name(view))
 
     def _encode(self, images: list[ImageSource], view: int) -> dict[str, Stored]:
-        """Encodes images, a bounded number at a time in memory, and stores them."""
+        """Encodes images and stores them, with the pixels of a bounded number of views in memory."""
         fresh: dict[str, Stored] = {}
-        at_once = max(self.chunk, 32)
-        for start in range(0, len(images), at_once):
-            some = images[start : start + at_once]
-            prepared = [self._prepare(image, view) for image in some]
-            tokens, levels = self._run(torch.cat([one.pixels for one in prepared]))
-            row = 0
-            for image, one in zip(some, prepared, strict=True):
-                rows = slice(row, row + one.pixels.shape[0])
-                row = rows.stop
-                features = Features(
-                    tokens=tokens[rows],
-                    grid=self._shape().grid,
-                    prefix=self._shape().prefix,
-                    levels=tuple(level[rows] for level in levels),
-                )
-                fresh[image.key] = self._put(image.key, features, one.size, view)
-            self.encoder_calls += len(some)
+        waiting: list[tuple[ImageSource, Prepared]] = []
+        for number, image in enumerate(images, 1):
+            waiting.append((image, self._prepare(image, view)))
+            if number == len(images) or sum(len(one.pixels) for _, one in waiting) >= max(self.chunk, 32):
+                fresh |= self._encode_prepared(waiting, view)
+                self.encoder_calls += len(waiting)
+                waiting = []
+        return fresh
+
+    def _encode_prepared(self, prepared: list[tuple[ImageSource, Prepared]], view: int) -> dict[str, Stored]:
+        tokens, levels = self._run(torch.cat([one.pixels for _, one in prepared]))
+        fresh: dict[str, Stored] = {}
+        row = 0
+        for image, one in prepared:
+            rows = slice(row, row + one.pixels.shape[0])
+            row = rows.stop
+            features = Features(
+                tokens=tokens[rows],
+                grid=self._shape().grid,
+                prefix=self._shape().prefix,
+                levels=tuple(level[rows] for level in levels),
+            )
+            fresh[image.key] = self._put(image.key, features, one.size, view)
         return fresh
 
     def _put(self, key: str, features: Features, size: tuple[int, int], view: int) -> Stored:

@@ -84,12 +84,18 @@ def fit_image(image: Image.Image, side: int, fit: Fit, normalisation: Normalisat
         left, top = (wide - side) // 2, (high - side) // 2
         return image.resize((wide, high), resample).crop((left, top, left + side, top + side))
     if fit == "pad" and width != height:
-        longer = max(width, height)
         red, green, blue = (int(value * 255) for value in normalisation.mean)
-        square = Image.new("RGB", (longer, longer), (red, green, blue))
-        square.paste(image, ((longer - width) // 2, (longer - height) // 2))
-        image = square
+        image = expand_to_square(image, (red, green, blue))
     return image if image.size == (side, side) else image.resize((side, side), resample)
+
+
+def expand_to_square(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """The RGB image in the middle of a square of this colour (LLaVA-1.5, oracle `llava_expand2square`)."""
+    width, height = image.size
+    longer = max(width, height)
+    square = Image.new("RGB", (longer, longer), background)
+    square.paste(image, ((longer - width) // 2, (longer - height) // 2))
+    return square
 
 
 def to_pixels(image: Image.Image, normalisation: Normalisation) -> Float[Tensor, "3 height width"]:

@@ -5,18 +5,20 @@ keeps the class token. Checked against: the `transformers` models themselves, FL
 """
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from isthmus.config import fingerprint
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
-from isthmus.encoders.pixels import Fit, Normalisation, fit_image, read_normalisation, to_pixels
+from isthmus.encoders.pixels import Fit, Normalisation, read_normalisation, to_pixels
+from isthmus.encoders.tiles import OneView, TilingConfig, make_views
 from isthmus.encoders.towers import (
     FAMILIES,
     commit_of,
@@ -51,13 +53,20 @@ class VisionEncoder(EncoderConfig):
     """Number format of the weights and the computation."""
     checkpointing: bool = False
     """Where the tower learns, compute its activations again in the backward pass in place of keeping them."""
+    tiles: TilingConfig = field(default_factory=OneView)
+    """Which views of an image the tower sees: the whole alone, or tiles of any resolution."""
+    views_at_once: int = 16
+    """Views go through the tower so many at a time, so that many tiles need no more memory than these."""
 
     def shape(self) -> FeatureShape:
         """Width, grid and prefix tokens, from config.json.
 
         Raises:
-            ValueError: an image size that is no multiple of the patch, or a layer that the tower does not have.
+            ValueError: an image size that is no multiple of the patch, a layer that the tower does not have, or no
+                view at once.
         """
+        if self.views_at_once < 1:
+            raise ValueError(f"views_at_once={self.views_at_once} lets no view through: give 1 or more.")
         config = self._config()
         patch = patch_size(config)
         if self.image_size % patch or self.image_size < patch:
@@ -84,13 +93,24 @@ class VisionEncoder(EncoderConfig):
         """This config, with the content of the model folder (or the hub commit) for its name."""
         source = resolve_model(self.name)
         content = folder_hash(source) if Path(source).is_dir() else f"{source}@{commit_of(source)}"
-        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False))
+        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False, views_at_once=16))
 
     def parameters(self) -> int:
         """Parameters of the blocks that are run and the embeddings before them."""
+        return sum(parameter.numel() for parameter in self.skeleton()[0].parameters())
+
+    def skeleton(self) -> tuple[nn.Module, dict[str, bool]]:
+        """The tower on the meta device (every shape, no weight), and the options of its call."""
+        config = self.trimmed()
         with torch.device("meta"):
-            tower = make_tower(self.trimmed(), final_norm=self.final_norm, source=None, dtype=torch.float32)
-        return sum(parameter.numel() for parameter in tower.parameters())
+            tower = make_tower(config, final_norm=self.final_norm, source=None, dtype=torch.float32)
+        return tower, self.options(config)
+
+    def options(self, config: Any) -> dict[str, bool]:
+        """Options of the tower's call: positions are interpolated at another size than its own."""
+        resized = self.image_size != native_size(config)
+        argument = FAMILIES[config.model_type].positions == "argument"
+        return {"interpolate_pos_encoding": True} if resized and argument else {}
 
     def flops(self) -> int:
         """L [2 n (4 d d + FFN) + 4 n n d] + 2 patches channels p p d, with n the patches and prefix tokens."""
@@ -102,8 +122,14 @@ class VisionEncoder(EncoderConfig):
         return int(config.num_hidden_layers) * block + 2 * patches * channels * patch**2 * width
 
     def plan(self, size: tuple[int, int], first_view: int = 0) -> Plan:
-        """One view: the whole image."""
-        return Plan(size=size, tiles=Grid(1, 1, 1), views=range(first_view, first_view + 1), whole="none")
+        """The views that `tiles` cuts from an image of this size."""
+        cut = self.tiles.cut(size, self.image_size)
+        views = range(first_view, first_view + cut.num_views)
+        return Plan(size=size, tiles=cut.grid, views=views, whole=cut.whole)
+
+    def most_views(self) -> int:
+        """The largest number of views that an image can take."""
+        return self.tiles.most_views
 
     def _config(self) -> Any:
         return read_config(resolve_model(self.name))
@@ -139,15 +165,16 @@ class VisionTower(Encoder):
         self.depths = config.depths(tower)
         family = FAMILIES[tower.model_type]
         self.skipped = 0 if config.class_token else family.prefix(tower)
-        resized = config.image_size != native_size(tower)
-        self.options = {"interpolate_pos_encoding": True} if resized and family.positions == "argument" else {}
+        self.options = config.options(tower)
         self.norm_name = family.norm if config.final_norm else ""
         self.tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
 
     def prepare(self, image: Image.Image) -> Prepared:
-        """One square view of the whole image."""
-        fitted = fit_image(image, self.config.image_size, self.config.fit, self.normalisation)
-        return Prepared(pixels=to_pixels(fitted, self.normalisation)[None], size=image.size, tiles=Grid(1, 1, 1))
+        """The square views that the config's tiling cuts, in the order of the plan."""
+        config = self.config
+        views, cut = make_views(image, config.tiles, config.image_size, config.fit, self.normalisation)
+        pixels = torch.stack([to_pixels(view, self.normalisation) for view in views])
+        return Prepared(pixels=pixels, size=image.size, tiles=cut.grid, whole=cut.whole)
 
     def forward(self, pixels: Float[Tensor, "views 3 height width"]) -> Features:
         """The chosen layers of the tower.
@@ -161,11 +188,21 @@ class VisionTower(Encoder):
                 f"{self.config.name!r} was built for {side} x {side} px but {tuple(pixels.shape[2:])} came. Use "
                 f"prepare(image), or set image_size."
             )
-        states = self.tower(pixels.to(self.dtype), output_hidden_states=True, **self.options).hidden_states
+        parts = [self._run(chunk) for chunk in torch.split(pixels.to(self.dtype), self.config.views_at_once)]
+        tokens, *levels = [torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)]
+        return Features(tokens=tokens, grid=self.shape.grid, prefix=self.shape.prefix, levels=tuple(levels))
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The chosen layers of a few views; computed again in the backward pass where the config says so."""
+        if self.config.checkpointing and torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters()):
+            again: tuple[Tensor, ...] = checkpoint(self._layers, pixels, use_reentrant=False)
+            return again
+        return self._layers(pixels)
+
+    def _layers(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        states = self.tower(pixels, output_hidden_states=True, **self.options).hidden_states
         chosen = [states[depth] for depth in self.depths]
         if self.norm_name:
             chosen = [getattr(self.tower, self.norm_name)(state) for state in chosen]
-        levels = tuple(state[:, self.skipped + self.shape.prefix :] for state in chosen[1:])
-        return Features(
-            tokens=chosen[0][:, self.skipped :], grid=self.shape.grid, prefix=self.shape.prefix, levels=levels
-        )
+        levels = (state[:, self.skipped + self.shape.prefix :] for state in chosen[1:])
+        return chosen[0][:, self.skipped :], *levels

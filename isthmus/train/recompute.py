@@ -20,26 +20,23 @@ from isthmus.model import VisionLanguageModel
 
 
 def apply(model: VisionLanguageModel) -> int:
-    """Recompute the layers of every part whose config says `checkpointing=True`; returns how many layers those are.
+    """Recompute the layers of the language model if its config says `checkpointing=True`; returns how many those are.
 
-    An encoder that does not learn needs no gradient, so there is nothing to save in it.
+    A vision tower that learns recomputes by itself, a few views at a time (`VisionEncoder.checkpointing`).
 
     Raises:
-        ValueError: a part that should be recomputed has no list of layers.
+        ValueError: the language model has no list of layers.
     """
-    llm, encoder = model.config.llm, model.encoder
-    wrapped = 0
-    if llm is not None and llm.checkpointing:
-        wrapped += _wrap(model.llm.model, "the language model")
-    if encoder is not None and getattr(model.config.encoder, "checkpointing", False):
-        wrapped += _wrap(encoder, "the encoder")
-    return wrapped
+    llm = model.config.llm
+    return _wrap(model.llm.model) if llm is not None and llm.checkpointing else 0
 
 
-def _wrap(part: nn.Module, name: str) -> int:
+def _wrap(part: nn.Module) -> int:
     layers = [layer for stack in stacks(part) for layer in stack]
     if not layers:
-        raise ValueError(f"checkpointing=True, but {name} has no list of layers to recompute. Leave it out.")
+        raise ValueError(
+            f"checkpointing=True, but {type(part).__name__} has no list of layers to recompute. Leave it out."
+        )
     for layer in layers:
         layer.forward = partial(_recomputed, layer.forward)
     return len(layers)

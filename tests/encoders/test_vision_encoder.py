@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from tiny_towers import PROCESSOR, TOWERS, make, save
 from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.config import from_json, to_json
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import TILINGS, VisionEncoder
+from isthmus.encoders.tiles import AnyresTiles
 from isthmus.encoders.towers import make_tower
 from isthmus.features import FeatureShape, Grid
 from isthmus.weights import quiet_transformers
@@ -185,7 +187,10 @@ def test_half_precision(precision: str, folders: dict[str, Path]) -> None:
 
 def test_the_config_reads_back_from_json() -> None:
     config = VisionEncoder(name="openai/clip-vit-large-patch14-336", image_size=336, layers=(-2, 5), fit="pad")
-    assert from_json(to_json(config), {"VisionEncoder": VisionEncoder}) == config
+    types = {"VisionEncoder": VisionEncoder, **{made.__name__: made for made in TILINGS.values()}}
+    assert from_json(to_json(config), types) == config
+    tiled = replace(config, tiles=AnyresTiles(grids=((1, 2), (2, 1))))
+    assert from_json(to_json(tiled), types) == tiled
 
 
 def test_misfits_say_the_way_out(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_layers_are_the_stacks_of_either_kind(tmp_path: Path) -> None:
 
 def test_a_part_without_layers_is_refused() -> None:
     with pytest.raises(ValueError, match="no list of layers"):
-        recompute._wrap(torch.nn.Linear(2, 2), "the encoder")
+        recompute._wrap(torch.nn.Linear(2, 2))
 
 
 def test_a_run_with_checkpointing_is_the_run_without(tmp_path: Path) -> None:
