@@ -72,6 +72,52 @@ class Plain(PromptStyle):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Caption(PromptStyle):
+    """Image, begin of text, prompt, then caption and newline; the user's words are dropped.
+
+    The loss is on the caption and its newline; without a prompt on the begin-of-text token as well, as in the released
+    stage 2 of BLIP-2, which predicts it from the last visual token. For a causal language model.
+    Source: BLIP-2 (arXiv:2301.12597), section 3.2; for "a photo of", appendix. Checked against: salesforce/LAVIS
+    `blip2_opt.py` (oracles `blip2_stage2_opt*`).
+    """
+
+    prompt: str = ""
+    """Stands before every caption, without loss: "a photo of" when fine-tuning for captions."""
+
+    @property
+    def begins(self) -> bool:
+        """The token that begins the text is a segment of its own, because it may be supervised."""
+        return False
+
+    @property
+    def stop(self) -> str:
+        """A caption ends with its line."""
+        return "\n"
+
+    def render(self, sample: Sample, tokenizer: Any = None, *, for_generation: bool = False) -> list[Segment]:
+        """One exchange for each caption."""
+        begin = "" if tokenizer is None else tokenizer.bos_token or ""
+        opening = [
+            Segment(text=begin, special=True, supervised=not self.prompt and not for_generation),
+            Segment(text=self.prompt),
+        ]
+        segments: list[Segment] = []
+        begun = False
+        for exchange, turn in numbered(asked(sample, for_generation)):
+            if turn.role == "assistant":
+                segments += [replace(one, exchange=exchange) for one in opening[begun:] if one.text]
+                begun = True
+                spaced = f" {turn.text.strip()}" if self.prompt else turn.text.strip()
+                segments += pieces(spaced + "\n", exchange, supervised=True)
+            else:
+                segments += [Segment(image=True, exchange=exchange)] * turn.text.count(IMAGE_MARK)
+        if for_generation:
+            last = segments[-1].exchange if segments else 0
+            segments += [replace(one, exchange=last) for one in opening[begun:] if one.text]
+        return segments
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuestionAnswer(PromptStyle):
     """`<image>`, newline, then `Question: {q} Answer:` and ` {a}` with the end of text, turn after turn.
 
@@ -81,6 +127,8 @@ class QuestionAnswer(PromptStyle):
 
     question: str = "Question: {} Answer:"
     """How a question is put; `{}` is its place."""
+    after_images: str = "\n"
+    """Stands between the images and the words; nothing in BLIP-2 and InstructBLIP."""
 
     def render(self, sample: Sample, tokenizer: Any = None, *, for_generation: bool = False) -> list[Segment]:
         """One exchange for each question and answer."""
@@ -95,7 +143,7 @@ class QuestionAnswer(PromptStyle):
                 continue
             places, words = leading_images(turn.text)
             segments += [Segment(image=True, exchange=exchange)] * places
-            opening = "\n" if places else ""
+            opening = self.after_images if places else ""
             asking = bool(words) and turn.role == "user"
             if asking:
                 words = f"{before}{words}{after}"
@@ -188,6 +236,7 @@ class ChatTemplate(PromptStyle):
 
 PROMPTS: dict[str, type[PromptStyle]] = {
     "plain": Plain,
+    "caption": Caption,
     "question-answer": QuestionAnswer,
     "vicuna": Vicuna,
     "chat-template": ChatTemplate,
