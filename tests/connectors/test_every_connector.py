@@ -13,12 +13,28 @@ from isthmus.connectors import CONNECTORS, Connector, ConnectorConfig
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 from isthmus.weights import load_strict
 
-SMALL = {"q-former": {"num_queries": 5, "width": 16, "layers": 3, "heads": 2, "ffn_width": 24}}
+SMALL = {
+    "q-former": {"num_queries": 5, "width": 16, "layers": 3, "heads": 2, "ffn_width": 24},
+    "qllama": {"num_queries": 5, "width": 16, "layers": 3, "heads": 2, "ffn_width": 24},
+    "perceiver": {"num_latents": 5, "layers": 2, "heads": 2, "head_width": 6, "max_frames": 2, "max_media": 1},
+    "idefics2": {"num_latents": 5, "layers": 2, "heads": 4, "kv_heads": 2, "head_width": 6, "project_width": 24},
+    "attention-pool": {"num_queries": 5, "width": 16, "heads": 2},
+    "qwen-vl": {"side": 3, "head_width": 14},
+    "matryoshka": {"side": 3, "tokens": 5, "head_width": 10},
+    "c-abstractor": {"side": 5, "width": 16, "depth": 1},
+    "d-abstractor": {"side": 3, "width": 16, "layers": 2, "heads": 4, "ffn_width": 24},
+    "honeybee-resampler": {"num_queries": 5, "width": 16, "layers": 2, "heads": 2, "ffn_width": 24},
+    "token-packer": {"width": 16, "heads": 4},
+}
 """Only connectors whose defaults are too large for a test stand here."""
 
 SOURCE = FeatureShape(width=20, grid=Grid(1, 12, 12))
 TARGET = LLMShape(embedding_width=28, hidden_width=28, num_layers=2)
 NAMES = list(CONNECTORS)
+SKIP_PADDING = ("q-former", "qllama", "perceiver", "idefics2", "attention-pool", "qwen-vl", "honeybee-resampler")
+"""Connectors whose tokens look at the patches, so that padded patches can be left out."""
+READ_LEVELS = ("token-packer",)
+"""Connectors that read every layer the encoder gives."""
 
 
 def make(name: str) -> tuple[ConnectorConfig, Connector]:
@@ -133,7 +149,7 @@ def test_another_width_is_refused_with_the_way_out(name: str) -> None:
         connector(views(1, width=24))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in READ_LEVELS])
 def test_layers_that_would_be_ignored_are_refused(name: str) -> None:
     config, _ = make(name)
     with pytest.raises(ValueError, match=r"gives 3 layers.*reads one.*layers=\(-1,\)"):
@@ -147,7 +163,23 @@ def test_a_class_token_that_would_be_ignored_is_refused(name: str) -> None:
         config.build(dataclasses.replace(SOURCE, prefix=1), TARGET)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "q-former"])
+@pytest.mark.parametrize("name", SKIP_PADDING)
+def test_padding_is_not_looked_at(name: str) -> None:
+    _, connector = make(name)
+    batch = views(2)
+    valid = torch.ones(2, SOURCE.grid.size, dtype=torch.bool)
+    valid[1, 100:] = False
+    tokens = batch.tokens.clone()
+    tokens[1, 100:] = 50.0
+    given = connector(dataclasses.replace(batch, valid=valid)).tokens
+    again = connector(dataclasses.replace(batch, tokens=tokens, valid=valid)).tokens
+    assert torch.equal(given, again)
+    whole = connector(batch).tokens
+    torch.testing.assert_close(given[0], whole[0], atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(given[1], whole[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SKIP_PADDING])
 def test_padding_that_would_become_tokens_is_refused(name: str) -> None:
     _, connector = make(name)
     padded = dataclasses.replace(views(1), valid=torch.ones(1, SOURCE.grid.size, dtype=torch.bool))

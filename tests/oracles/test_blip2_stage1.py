@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from blip2_stage1 import build, run
-from oracle_files import Oracle, oracles
+from oracle_files import Oracle, oracles, part
 from processes import run_processes
 
 TIED = "Qformer.cls.predictions.decoder."
@@ -37,4 +37,5 @@ def test_two_processes(name: str, tmp_path: Path) -> None:
     with Oracle(name) as oracle:
         ranks = sorted({key.split("/")[0] for key in oracle.tensors if key.startswith("rank")})
         for rank, made in enumerate(run_processes("blip2_stage1.py", name, len(ranks), tmp_path)):
-            oracle.check_all(f"rank{rank}/", made.get)
+            for kind in ("outputs/", "grads/"):
+                oracle.check_all(f"rank{rank}/{kind}", part(made, kind).get)
