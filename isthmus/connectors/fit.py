@@ -53,6 +53,7 @@ def check_features(connector: nn.Module, features: Features, width: int) -> None
     check_width(connector, features, width)
     if features.valid is not None:
         raise ValueError(
-            f"{type(connector).__name__} gives a token for every patch, so padded features (with a `valid` mask) would put padding before "
-            f"the language model. Encode inputs of one length at a time, or use QFormerConfig, which skips padding."
+            f"{type(connector).__name__} does not look around padding, so padded features (with a `valid` mask) would "
+            f"put padding before the language model. Encode inputs of one length at a time, or use QFormerConfig, "
+            f"which skips padding."
         )
