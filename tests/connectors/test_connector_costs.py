@@ -4,11 +4,18 @@ import pytest
 
 from isthmus.connectors import (
     AveragePoolConfig,
+    CAbstractorConfig,
     ConnectorConfig,
+    HoneybeeResamplerConfig,
+    LdpV2Config,
     LinearConfig,
+    MatryoshkaConfig,
     MlpConfig,
+    PerceiverConfig,
     PixelShuffleConfig,
     QFormerConfig,
+    QwenVlConfig,
+    TokenPackerConfig,
 )
 from isthmus.features import FeatureShape, Grid, LLMShape
 
@@ -18,6 +25,8 @@ CLIP_224_CLASS = FeatureShape(width=1_024, grid=Grid(1, 16, 16), prefix=1)
 EVA_G = FeatureShape(width=1_408, grid=Grid(1, 16, 16), prefix=1)
 INTERN_6B = FeatureShape(width=3_200, grid=Grid(1, 32, 32))
 INTERN_300M = FeatureShape(width=1_024, grid=Grid(1, 32, 32))
+CLIP_336_PACKED = FeatureShape(width=1_024, grid=Grid(1, 24, 24), level_widths=(1_024,) * 4)
+BIGG_448 = FeatureShape(width=1_664, grid=Grid(1, 32, 32))
 
 
 def llm(width: int) -> LLMShape:
@@ -35,6 +44,16 @@ def llm(width: int) -> LLMShape:
         (PixelShuffleConfig(), INTERN_6B, 6_144, 116_429_824),
         (PixelShuffleConfig(order="v1"), INTERN_6B, 7_168, 143_170_560),
         (PixelShuffleConfig(), INTERN_300M, 2_048, 12_595_200),
+        (PerceiverConfig(project=False), CLIP_224, 1_024, 63_019_008),
+        (QwenVlConfig(project=False), BIGG_448, 4_096, 75_005_952),
+        (QwenVlConfig(), BIGG_448, 4_096, 75_005_952 + 16_785_408),
+        (MatryoshkaConfig(), CLIP_336, 4_096, 4 * 1_049_600 + 6_144 + 262_144 + 4_194_304),
+        (CAbstractorConfig(), CLIP_224, 4_096, 37_070_336),
+        (CAbstractorConfig(), CLIP_336, 4_096, 37_398_016),
+        (HoneybeeResamplerConfig(), CLIP_224, 4_096, 106_142_720),
+        (HoneybeeResamplerConfig(num_queries=144), CLIP_224, 4_096, 106_224_640),
+        (LdpV2Config(), CLIP_336, 2_048, 6_316_032),
+        (TokenPackerConfig(), CLIP_336_PACKED, 4_096, 1_048_576 + 2 * 5_244_928 + 6_144 + 4_198_400 + 20_979_712),
     ],
 )
 def test_parameters(config: ConnectorConfig, source: FeatureShape, width: int, parameters: int) -> None:
@@ -73,8 +92,16 @@ def test_qformer_text_side_is_its_feed_forwards_and_embeddings() -> None:
         (PixelShuffleConfig(order="v1"), INTERN_6B, 7_168, 256, 73_282_879_488),
         (PixelShuffleConfig(), INTERN_6B, 6_144, 256, 59_592_671_232),
         (QFormerConfig(), EVA_G, 2_560, 32, 12_873_695_232),
+        (CAbstractorConfig(), CLIP_224, 4_096, 144, 11_101_372_416),
+        (CAbstractorConfig(), CLIP_336, 4_096, 144, 15_145_598_976),
+        (CAbstractorConfig(side=16), CLIP_336, 4_096, 256, 21_258_698_752),
+        (HoneybeeResamplerConfig(num_queries=144), CLIP_224, 4_096, 144, 38_593_888_256),
         (QFormerConfig(), EVA_G, 4_096, 32, 12_949_192_704),
         (QFormerConfig(), CLIP_224_CLASS, 2_560, 32, 11_054_678_016),
+        (PerceiverConfig(project=False), CLIP_224, 1_024, 64, 11_525_947_392),
+        (PerceiverConfig(project=False), CLIP_336, 1_024, 64, 15_804_137_472),
+        (QwenVlConfig(project=False), BIGG_448, 4_096, 256, 104_152_956_928),
+        (QwenVlConfig(), BIGG_448, 4_096, 256, 104_152_956_928 + 8_589_934_592),
     ],
 )
 def test_tokens_and_flops(config: ConnectorConfig, source: FeatureShape, width: int, tokens: int, flops: int) -> None:
