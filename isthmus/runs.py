@@ -8,6 +8,7 @@ by id and hash in `stage.json`), `best.safetensors` when there was validation, `
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,6 +56,7 @@ def find_run(name: str, model: Model, root: Path | None = None) -> "Run":
         )
     wanted = model.fingerprint()
     fitting = [run for run in named if run.finished and run.stage_json["model_fingerprint"] == wanted]
+    fitting = fitting or [run for run in named if run.finished and can_start(run, model)]
     if not fitting:
         states = ", ".join(f"{run.folder} ({'another model' if run.finished else 'unfinished'})" for run in named)
         raise ValueError(
@@ -62,6 +64,27 @@ def find_run(name: str, model: Model, root: Path | None = None) -> "Run":
             f"Finish one with isthmus train --resume, or make the models equal (encoder, connector, arrange, llm)."
         )
     return max(fitting, key=lambda run: (run.folder / FINISHED_FILE).stat().st_mtime_ns)
+
+
+def can_start(run: "Run", model: Model) -> bool:
+    """Whether a model can start from a run's weights: the two are equal, or see images differently and nothing else.
+
+    Resolution, fit and tiles of the encoder may change between stages (Qwen-VL: 224 px, then 448 px), and an
+    arrangement without weights may give way to another, whose weights start fresh (LLaVA-1.5-HD: the end of rows).
+    """
+    known = run.stage_json["model_fingerprint"]
+    if known == model.fingerprint():
+        return True
+    try:
+        theirs = run.model_config
+        if theirs.fingerprint() != known:
+            return False
+    except ValueError:  # its config, or a model that it names, cannot be read any more
+        return False
+    changed = replace(theirs, encoder=theirs.encoder.seeing_as(model.encoder))
+    if theirs.llm is not None and not theirs.arrange.parameters(theirs.target()):
+        changed = replace(changed, arrange=model.arrange)
+    return changed.fingerprint() == model.fingerprint()
 
 
 def runs_in(root: Path) -> Iterator["Run"]:
@@ -156,11 +179,17 @@ class Run:
 
 
 def load_trained(
-    model: nn.Module, tensors: Mapping[str, Tensor], *, source: str, with_encoder: bool = True
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    source: str,
+    with_encoder: bool = True,
+    fresh: tuple[str, ...] = (),
 ) -> frozenset[str]:
     """Copy saved tensors into a model in place, and say which names they had.
 
-    Every tensor must have its place and shape, and every parameter of the connector and the arrangement its tensor.
+    Every tensor must have its place and shape, and every parameter of the connector and the arrangement its tensor,
+    but for those below the prefixes in `fresh`.
 
     Raises:
         ValueError: naming the keys that are unknown, missing or of another shape.
@@ -168,7 +197,8 @@ def load_trained(
     places = saveable(model)
     given = {name: tensor for name, tensor in tensors.items() if with_encoder or not name.startswith("encoder.")}
     unknown = sorted(set(given) - set(places))
-    missing = sorted(name for name in places if name.startswith(ALWAYS_SAVED) and name not in given)
+    needed = [name for name in places if name.startswith(ALWAYS_SAVED) and not name.startswith(fresh)]
+    missing = sorted(name for name in needed if name not in given)
     other = [
         f"{name} is {tuple(tensor.shape)}, wanted {tuple(places[name].shape)}"
         for name, tensor in given.items()

@@ -62,6 +62,10 @@ class EncoderConfig:
         """The views of an image of this size (width, height), from the size alone; rows count from `first_view`."""
         raise AssertionError(f"{type(self).__name__} does not define plan")
 
+    def seeing_as(self, other: "EncoderConfig") -> "EncoderConfig":
+        """This encoder on the views of another config: its resolution and tiles, where it has such choices."""
+        return self
+
     def most_views(self) -> int:
         """The largest number of views that an input can take."""
         return 1

@@ -106,6 +106,11 @@ class VisionEncoder(EncoderConfig):
             tower = make_tower(config, final_norm=self.final_norm, source=None, dtype=torch.float32)
         return tower, self.options(config)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """`precision` as torch names it."""
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.precision]
+
     def options(self, config: Any) -> dict[str, bool]:
         """Options of the tower's call: positions are interpolated at another size than its own."""
         resized = self.image_size != native_size(config)
@@ -126,6 +131,12 @@ class VisionEncoder(EncoderConfig):
         cut = self.tiles.cut(size, self.image_size)
         views = range(first_view, first_view + cut.num_views)
         return Plan(size=size, tiles=cut.grid, views=views, whole=cut.whole)
+
+    def seeing_as(self, other: EncoderConfig) -> "VisionEncoder":
+        """The same tower at another config's resolution, fit and tiles; positions are interpolated."""
+        if not isinstance(other, VisionEncoder):
+            return self
+        return dataclasses.replace(self, image_size=other.image_size, fit=other.fit, tiles=other.tiles)
 
     def most_views(self) -> int:
         """The largest number of views that an image can take."""
@@ -161,7 +172,7 @@ class VisionTower(Encoder):
         self.shape = config.shape()
         self.config = config
         self.normalisation = normalisation
-        self.dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[config.precision]
+        self.dtype = config.dtype
         self.depths = config.depths(tower)
         family = FAMILIES[tower.model_type]
         self.skipped = 0 if config.class_token else family.prefix(tower)

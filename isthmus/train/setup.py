@@ -20,6 +20,7 @@ from isthmus.runs import (
     STAGE_FILE,
     WEIGHTS_FILE,
     Run,
+    can_start,
     find_run,
     load_trained,
     saveable,
@@ -149,8 +150,8 @@ def _start(stage: Stage, start: Path | None) -> dict[str, str] | None:
 
 
 def check_fit(run: Run, model: Model) -> None:
-    """Raises ValueError, naming the parts, when a run's model is not this one."""
-    if run.stage_json["model_fingerprint"] == model.fingerprint():
+    """Raises ValueError, naming the parts, when a run's weights are not those of this model."""
+    if can_start(run, model):
         return
     theirs, ours = run.stage_json["stage"]["model"], json.loads(json.dumps(to_json(model)))
     parts = [part for part in ("connector", "arrange") if theirs.get(part) != ours[part]]
@@ -226,7 +227,16 @@ def _load_start(model: VisionLanguageModel, folder: Path) -> set[str]:
     run = Run(start["folder"])
     if _hash(run.folder / WEIGHTS_FILE) != start["weights"]:
         raise ValueError(f"The weights of {run.folder} have changed since {folder} started from them. Start a new run.")
-    return set(load_trained(model, run.weights(), source=str(run.folder), with_encoder=model.encoder is not None))
+    same = to_json(run.model_config.arrange) == to_json(model.config.arrange)
+    return set(
+        load_trained(
+            model,
+            run.weights(),
+            source=str(run.folder),
+            with_encoder=model.encoder is not None,
+            fresh=() if same else ("arrange.",),
+        )
+    )
 
 
 def _load_save(model: VisionLanguageModel, saved: checkpoint.Saved, kept: set[str]) -> None:

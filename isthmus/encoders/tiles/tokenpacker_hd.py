@@ -5,7 +5,6 @@ Source: TokenPacker (arXiv:2407.02392). Checked against: CircleRadon/TokenPacker
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -33,7 +32,8 @@ def grids(max_tiles: int) -> tuple[tuple[int, int], ...]:
 class TokenPackerTiles(TilingConfig):
     """Up to `max_tiles` tiles; the image keeps its aspect in the top left corner; the padded canvas comes last."""
 
-    max_tiles: Literal[9, 16, 25] = 9
+    max_tiles: int = 9
+    """9, 16 or 25: the grids are listed for these."""
 
     def __post_init__(self) -> None:
         if self.max_tiles not in _SIZES:

@@ -10,7 +10,8 @@ TARGET = LLMShape(embedding_width=4, hidden_width=4, num_layers=2)
 
 
 def plan(start: int, stop: int) -> Plan:
-    return Plan(size=(30, 20), tiles=Grid(1, 1, stop - start), views=range(start, stop))
+    """Views of three tokens, one below the other."""
+    return Plan(size=(30, 20), tiles=Grid(1, 1, stop - start), views=range(start, stop), tokens=Grid(1, 3, 1))
 
 
 VISUAL = VisualTokens(torch.arange(4 * 3 * 4.0).reshape(4, 3, 4))
@@ -47,5 +48,10 @@ def test_what_does_not_fit_is_refused() -> None:
         module(VISUAL, (plan(3, 5),))
     with pytest.raises(ValueError, match="levels for later layers"):
         module(VisualTokens(VISUAL.tokens, levels=(VISUAL.tokens,)), (plan(0, 4),))
-    with pytest.raises(ValueError, match="memory for cross-attention"):
-        module(VisualTokens(VISUAL.tokens, memory=VISUAL.tokens), (plan(0, 4),))
+
+
+def test_memory_goes_along_with_its_owners() -> None:
+    placed = Concatenate().build(TARGET)(VisualTokens(VISUAL.tokens, memory=VISUAL.tokens), (plan(1, 2), plan(2, 4)))
+    assert placed.memory is not None
+    assert torch.equal(placed.memory, VISUAL.tokens[1:])
+    assert placed.owner == (0, 1, 1)

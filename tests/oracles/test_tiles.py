@@ -1,0 +1,230 @@
+"""Which tiles an image is cut into, to the pixel: tables and pictures of the public code."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from oracle_files import Oracle, oracles, tabled
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from isthmus.connectors.arrange import Anyres, Separated
+from isthmus.encoders.pixels import Normalisation, expand_to_square
+from isthmus.encoders.positions import interpolate_positions
+from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, TokenPackerTiles, make_views, tokenpacker_hd
+from isthmus.encoders.tiles.base import Cut, on_canvas
+from isthmus.encoders.tiles.dynamic import grids
+from isthmus.features import Grid, Plan
+
+BICUBIC = Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), resample=Image.Resampling.BICUBIC)
+
+
+def picture(values: Tensor) -> Image.Image:
+    return Image.fromarray(values.numpy().astype(np.uint8))
+
+
+def values(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image, dtype=np.int64))
+
+
+def plan(cut: Cut, size: tuple[int, int], side: int) -> Plan:
+    """As an encoder with `side` x `side` tokens a view makes it."""
+    return Plan(size=size, tiles=cut.grid, views=range(cut.num_views), whole=cut.whole, tokens=Grid(1, side, side))
+
+
+@oracles("internvl_tiles")
+def test_dynamic_tiles(name: str) -> None:
+    oracle = Oracle(name)
+    for key, order in oracle.info["target_ratio_order"].items():
+        low, high = (int(part) for part in key.split("-"))
+        assert [list(grid) for grid in grids(low, high)] == order, key
+    for case in oracle.info["cases"]:
+        side = case["image_size"]
+        tiling = DynamicTiles(
+            min_tiles=case["min_num"], max_tiles=case["max_num"], thumbnail=bool(case["use_thumbnail"])
+        )
+        cut = tiling.cut((case["width"], case["height"]), side)
+        boxes = cut.boxes(side)
+        found = {
+            "cols": cut.grid.columns,
+            "rows": cut.grid.rows,
+            "resized": list(cut.resized),
+            "blocks": cut.grid.size,
+            "num_images": cut.num_views,
+            "thumbnail": cut.whole == "last",
+            "first_box": list(boxes[0]),
+            "last_box": list(boxes[-1]),
+        }
+        assert found == {key: case[key] for key in found}, case
+        assert cut.num_views <= tiling.most_views
+    tabled(name, len(oracle.info["cases"]))
+
+
+@oracles("internvl_tiles_pixels")
+def test_dynamic_tiles_of_a_picture(name: str) -> None:
+    with Oracle(name) as oracle:
+        config = oracle.config
+        tiling = DynamicTiles(
+            min_tiles=config["min_num"], max_tiles=config["max_num"], thumbnail=config["use_thumbnail"]
+        )
+        image = picture(oracle.tensors["inputs/image"])
+        views, _ = make_views(image, tiling, config["image_size"], "squash", BICUBIC)
+        oracle.check("outputs/tiles", torch.stack([values(view) for view in views]), atol=1.0, rtol=0.0)
+
+
+def anyres_case(case: dict[str, Any], grids_wh: list[list[int]]) -> None:
+    tile, side = case["tile"], case["patches_per_side"]
+    size = (case["width"], case["height"])
+    tiling = AnyresTiles(grids=tuple((width // tile, height // tile) for width, height in grids_wh))
+    cut = tiling.cut(size, tile)
+    laid = plan(cut, size, side)
+    kept, theirs = Anyres().map_of(laid), Anyres(digits=7)
+    found = {
+        "best_resolution": [cut.grid.columns * tile, cut.grid.rows * tile],
+        "grid_w": cut.grid.columns,
+        "grid_h": cut.grid.rows,
+        "resized_in_canvas": list(cut.resized),
+        "paste_xy": list(cut.offset),
+        "num_crops_with_base": cut.num_views,
+        "feature_h": cut.grid.rows * side,
+        "feature_w": cut.grid.columns * side,
+        "unpadded_h": kept.rows,
+        "unpadded_w": kept.columns,
+        "tokens_spatial_unpad": Anyres().num_tokens(laid, side * side),
+        "tokens_spatial": Anyres(unpad=False, newline=False).num_tokens(laid, side * side),
+        "transformers_best_resolution": [cut.grid.columns * tile, cut.grid.rows * tile],
+        "transformers_unpadded_h": theirs.map_of(laid).rows,
+        "transformers_unpadded_w": theirs.map_of(laid).columns,
+        "transformers_tokens": theirs.num_tokens(laid, side * side),
+    }
+    wanted = {key: case[key] for key in found if key in case}
+    assert {key: found[key] for key in wanted} == wanted, case
+
+
+@oracles("llava_anyres_tables")
+def test_anyres_tiles_and_counts(name: str) -> None:
+    oracle = Oracle(name)
+    for case in oracle.info["cases"]:
+        anyres_case(case, oracle.info["pinpoints_wh"][case["pinpoints"]])
+    tabled(name, len(oracle.info["cases"]))
+
+
+@oracles("llava_anyres_pixels")
+def test_anyres_tiles_of_a_picture(name: str) -> None:
+    with Oracle(name) as oracle:
+        side, (wide, high) = oracle.config["patch"], oracle.config["target_wh"]
+        image = picture(oracle.tensors["inputs/image"])
+        tiling = AnyresTiles(grids=((wide // side, high // side),), whole=False)
+        views, cut = make_views(image, tiling, side, "squash", BICUBIC)
+        canvas = on_canvas(image, cut, side, Image.Resampling.BICUBIC)
+        oracle.check("outputs/padded", values(canvas), atol=1.0, rtol=0.0)
+        oracle.check("outputs/patches", torch.stack([values(view) for view in views]), atol=1.0, rtol=0.0)
+
+
+@oracles("llava_expand2square")
+def test_padding_to_a_square(name: str) -> None:
+    with Oracle(name) as oracle:
+        for colour, background in oracle.config["backgrounds"].items():
+            for number in range(len(oracle.config["sizes_wh"])):
+                square = expand_to_square(picture(oracle.tensors[f"inputs/image_{number}"]), tuple(background))
+                oracle.check(f"outputs/square_{colour}_{number}", values(square), atol=0.0, rtol=0.0)
+
+
+def onevision_case(case: dict[str, Any], grids_wh: list[list[int]]) -> None:
+    tile = min(min(size) for size in grids_wh)
+    side = tile // 14
+    size, tokens = (case["width"], case["height"]), side * side
+    cut = AnyresTiles(grids=tuple((width // tile, height // tile) for width, height in grids_wh)).cut(size, tile)
+    laid = plan(cut, size, side)
+    ours = Anyres(max_tiles=case["max_num_patches"])
+    theirs = Anyres(max_tiles=case["max_num_patches"], digits=7)
+    kept = ours.map_of(laid)
+    found = {
+        "best_resolution": [cut.grid.columns * tile, cut.grid.rows * tile],
+        "tile_cols": cut.grid.columns,
+        "tile_rows": cut.grid.rows,
+        "unpadded_h": kept.rows,
+        "unpadded_w": kept.columns,
+        "shrunk": (kept.final_rows, kept.final_columns) != (kept.rows, kept.columns),
+        "final_h": kept.final_rows,
+        "final_w": kept.final_columns,
+        "tokens": ours.num_tokens(laid, tokens),
+        "transformers_unpadded_h": theirs.map_of(laid).rows,
+        "transformers_unpadded_w": theirs.map_of(laid).columns,
+        "transformers_tokens": theirs.num_tokens(laid, tokens),
+    }
+    assert found == {key: case[key] for key in found}, case
+
+
+@oracles("llava_onevision_tables")
+def test_onevision_tiles_and_counts(name: str) -> None:
+    oracle = Oracle(name)
+    for case in oracle.info["cases"]:
+        names = oracle.info["pinpoints_wh"][case["pinpoints"]]
+        onevision_case(case, names)
+    tabled(name, len(oracle.info["cases"]))
+
+
+@oracles("tokenpacker_hd_tiles")
+def test_tokenpacker_tiles_and_counts(name: str) -> None:
+    oracle = Oracle(name)
+    for most, listed in oracle.info["grids"].items():
+        assert [list(grid) for grid in tokenpacker_hd.grids(int(most))] == listed
+    for case in oracle.info["cases"]:
+        side, size = 336, (case["width"], case["height"])
+        cut = TokenPackerTiles(max_tiles=case["patch_num"]).cut(size, side)
+        found = {
+            "h_block": cut.grid.rows,
+            "w_block": cut.grid.columns,
+            "resized_h": cut.resized[1],
+            "resized_w": cut.resized[0],
+            "tiles": cut.num_views,
+        }
+        for scale in (2, 3, 4):
+            tokens = 24 // scale
+            found[f"tokens_scale{scale}"] = Separated().num_tokens(plan(cut, size, tokens), tokens**2)
+        assert found == {key: case[key] for key in found}, case
+    tabled(name, len(oracle.info["cases"]))
+
+
+@oracles("pos_embed_interpolation")
+def test_positions_at_another_resolution(name: str) -> None:
+    with Oracle(name) as oracle:
+        for case in oracle.info["cases"]:
+            at = f"{case['variant']}/case{case['case']}/"
+            if case["variant"] == "lavis":
+                old, new = (Grid(1, case[key], case[key]) for key in ("old_grid", "new_grid"))
+                table = oracle.give(f"{at}pos_embed")[0]
+                got = interpolate_positions(table, old, new, prefix=case["extra_tokens"])
+                oracle.check(f"{at}output", got[None])
+            else:
+                oracle.check(f"{at}embeddings", embeddings(oracle, at, case))
+
+
+def embeddings(oracle: Oracle, at: str, case: dict[str, Any]) -> Tensor:
+    """Patch embeddings, a class token where there is one, and interpolated positions."""
+    given = oracle.below(f"{at}weights/")
+    weights = {key.removeprefix("patch_embeddings.projection."): one for key, one in given.items()}
+    pixels = oracle.give(f"{at}pixel_values")
+    kernel = weights.get("patch_embedding.weight", weights.get("weight"))
+    assert kernel is not None
+    bias = weights.get("patch_embedding.bias", weights.get("bias"))
+    maps = functional.conv2d(pixels, kernel, bias, stride=case["patch"])
+    patches = rearrange(maps, "images width rows columns -> images (rows columns) width")
+    classes = weights.get("class_embedding", weights.get("cls_token"))
+    prefix = 0 if classes is None else 1
+    if classes is not None:
+        patches = torch.cat([classes.reshape(1, 1, -1).expand(len(patches), 1, -1), patches], dim=1)
+    table = weights.get("position_embedding.weight", weights.get("position_embeddings"))
+    assert table is not None
+    old = case["trained_image"] // case["patch"]
+    new = Grid(1, case["height"] // case["patch"], case["width"] // case["patch"])
+    return patches + interpolate_positions(table.reshape(-1, table.shape[-1]), Grid(1, old, old), new, prefix=prefix)
+
+
+def test_a_wrong_grid_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not hold 1 prefix tokens"):
+        interpolate_positions(torch.zeros(16, 4), Grid(1, 4, 4), Grid(1, 6, 6), prefix=1)
