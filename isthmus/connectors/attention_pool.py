@@ -39,6 +39,10 @@ class AttentionPoolConfig(ConnectorConfig):
         """The number of queries, whatever the grid."""
         return self.num_queries
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """Queries are a list: no token has a place in the image."""
+        return Grid(1, 1, self.num_tokens(grid))
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """2 (d d + d) + 2 (d_v d + d) + 2 d_v + 2 d + M d + d d_l + d_l."""
         d, d_l = self.width, target.embedding_width

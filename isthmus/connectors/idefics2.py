@@ -48,6 +48,10 @@ class Idefics2Config(ConnectorConfig):
         """The number of latents, whatever the grid."""
         return self.num_latents
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """Latents are a list: no token has a place in the image."""
+        return Grid(1, 1, self.num_tokens(grid))
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """P (2 d_v + d) + L [2 d I + 2 d K + 12 d d + 3 d] + M d + d; I and K: heads and kv_heads * head_width."""
         d = target.embedding_width

@@ -73,6 +73,10 @@ class MatryoshkaConfig(ConnectorConfig):
         """`tokens`, whatever the grid."""
         return self.tokens
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """A list: the first queries alone fill no map."""
+        return Grid(1, 1, self.num_tokens(grid))
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """4 (d_v d_v + d_v) + 6 d_v + Q d_v + d_v d, Q all queries; the fixed table is not counted."""
         d = source.width

@@ -57,6 +57,10 @@ class PerceiverConfig(ConnectorConfig):
             )
         return self.num_latents
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """Latents are a list: no token has a place in the image."""
+        return Grid(1, 1, self.num_tokens(grid))
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """L [6 d + 4 d I + 2 m d d] + M d + 2 d + (frames + media) d, and d d_l + d_l for the projection."""
         d, d_l = source.width, target.embedding_width

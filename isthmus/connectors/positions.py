@@ -36,7 +36,5 @@ def resize_table(table: Float[Tensor, "places width"], side: int, grid: Grid) ->
     if (grid.rows, grid.columns) != (side, side):
         image = rearrange(table.float(), "(row column) width -> 1 width row column", row=side)
         image = functional.interpolate(image, (grid.rows, grid.columns), mode="bicubic", align_corners=False)
-        resized = rearrange(image, "1 width row column -> (row column) width").to(table.dtype)
-    else:
-        resized = table
-    return resized if grid.frames == 1 else repeat(resized, "places width -> (t places) width", t=grid.frames)
+        table = rearrange(image, "1 width row column -> (row column) width").to(table.dtype)
+    return table.repeat(grid.frames, 1) if grid.frames > 1 else table

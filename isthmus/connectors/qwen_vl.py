@@ -47,6 +47,10 @@ class QwenVlConfig(ConnectorConfig):
         """side * side, whatever the grid."""
         return self.side**2
 
+    def token_grid(self, grid: Grid) -> Grid:
+        """A list: queries have positions, but may look anywhere."""
+        return Grid(1, 1, self.num_tokens(grid))
+
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """d_v d (0 when equal) + 4 (d d + d) + 4 d + M d, and d d + 2 d for norm and matrix; not the fixed table."""
         d = target.embedding_width
@@ -91,7 +95,7 @@ class QwenVl(Connector):
         self.apply(initialise_narrow)
         initialise_like_torch(self.attention)
         initialise_narrow(self.attention.out)
-        if config.project:
+        if isinstance(self.project, nn.Linear):
             nn.init.normal_(self.project.weight, std=out_dim**-0.5)
 
     def forward(self, features: Features) -> VisualTokens:

@@ -148,6 +148,12 @@ def test_perceiver_tells_frames_and_images_apart_when_asked() -> None:
     assert not torch.allclose(numbered[1], told(features).tokens[1], atol=1e-3)
 
 
+def test_perceiver_has_exact_gelu() -> None:
+    """The oracles are at sizes where the tanh approximation differs by less than their tolerance."""
+    perceiver = built(PerceiverConfig(layers=2))
+    assert [part.approximate for part in perceiver.modules() if isinstance(part, nn.GELU)] == ["none", "none"]
+
+
 def test_perceiver_refuses_what_it_has_no_embedding_for() -> None:
     config = PerceiverConfig(num_latents=2, layers=1, heads=2, head_width=4, max_frames=2, max_media=2)
     with pytest.raises(ValueError, match=r"no embedding for frame 3.*max_frames=3.*max_frames=0"):
@@ -283,3 +289,17 @@ def test_the_example_of_its_page_prints_its_costs(page: str, first: str, capsys:
     assert len(blocks) == 1
     exec(compile(blocks[0], f"{page}.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[0] == first
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        PerceiverConfig(num_latents=6),
+        Idefics2Config(num_latents=6),
+        AttentionPoolConfig(num_queries=6),
+        MatryoshkaConfig(tokens=6),
+        QwenVlConfig(side=2),
+    ],
+)
+def test_tokens_are_a_list_even_where_there_are_as_many_as_patches(config: ConnectorConfig) -> None:
+    assert config.token_grid(Grid(1, 2, 2)).rows == config.token_grid(Grid(1, 2, 3)).rows == 1

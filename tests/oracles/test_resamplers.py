@@ -21,10 +21,11 @@ def target(width: int) -> LLMShape:
 
 
 def check_gradients(oracle: Oracle, module: nn.Module, keys: KeyMap, output: Tensor) -> None:
-    """The gradients of the mean of the squared output, under the official names."""
+    """The gradients of the mean of the squared output, under the official names; they are small, so the bound is."""
     output.square().mean().backward()
     found = keys.to_official({name: weight.grad for name, weight in module.named_parameters()})
-    oracle.check_all("grads/", found.get)
+    for key in oracle.below("grads/"):
+        oracle.check(f"grads/{key}", found.get(key), atol=1e-6)
 
 
 @oracles("open_flamingo_perceiver")
