@@ -62,12 +62,12 @@ class Model:
         if self.llm is None:
             return
         self.arrange.check(self.connector, self.source(), self.target())
-        adding = [self.connector] if self.connector.enters_layers else [self.arrange] if self.arrange.layers() else []
-        if adding and self.llm.kind != "causal":
+        entering = self.connector.enters_layers
+        if (entering or self.arrange.added_before()) and self.llm.kind != "causal":
             raise ValueError(
-                f"{type(adding[0]).__name__} adds to the layers of the language model, which has to be causal: the "
-                f"decoder of {type(self.llm).__name__} holds no image positions. Use CausalLM, or another "
-                f"{'connector' if self.connector.enters_layers else 'arrangement'}."
+                f"{type(self.connector if entering else self.arrange).__name__} adds to the layers of the language "
+                f"model, which has to be causal: the decoder of {type(self.llm).__name__} holds no image positions. "
+                f"Use CausalLM, or another {'connector' if entering else 'arrangement'}."
             )
 
     def fingerprint(self) -> str:
@@ -195,7 +195,7 @@ class VisionLanguageModel(nn.Module):
         return features
 
     def see(self, features: Features, plans: Sequence[Plan], text: Text | None = None) -> Placed:
-        """Features of all views -> visual tokens of all images, packed. `text`: a row a view, if the connector reads."""
+        """Features of all views -> visual tokens of all images, packed; `text` has a row a view."""
         known = tuple(replace(plan, tokens=self.token_grid) for plan in plans)
         visual = self.connector(features) if text is None else self.connector(features, text)
         placed: Placed = self.arrange(visual, known)

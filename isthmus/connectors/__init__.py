@@ -6,10 +6,13 @@ from isthmus.connectors.average_pool import AveragePoolConfig as AveragePoolConf
 from isthmus.connectors.base import Connector as Connector
 from isthmus.connectors.base import ConnectorConfig as ConnectorConfig
 from isthmus.connectors.c_abstractor import CAbstractorConfig as CAbstractorConfig
+from isthmus.connectors.channel_concat import ChannelConcatConfig as ChannelConcatConfig
 from isthmus.connectors.d_abstractor import DAbstractorConfig as DAbstractorConfig
+from isthmus.connectors.gated_cross_attention import GatedCrossAttentionConfig as GatedCrossAttentionConfig
 from isthmus.connectors.honeybee_mlp import HoneybeeMlpConfig as HoneybeeMlpConfig
 from isthmus.connectors.honeybee_resampler import HoneybeeResamplerConfig as HoneybeeResamplerConfig
 from isthmus.connectors.idefics2 import Idefics2Config as Idefics2Config
+from isthmus.connectors.identity import IdentityConfig as IdentityConfig
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig as InstructQFormerConfig
 from isthmus.connectors.ldp import LdpConfig as LdpConfig
 from isthmus.connectors.ldp_v2 import LdpV2Config as LdpV2Config
@@ -20,16 +23,20 @@ from isthmus.connectors.perceiver import PerceiverConfig as PerceiverConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig as PixelShuffleConfig
 from isthmus.connectors.qformer import QFormerConfig as QFormerConfig
 from isthmus.connectors.qllama import QLlamaConfig as QLlamaConfig
+from isthmus.connectors.qwen3vl_mergers import Qwen3VlConfig as Qwen3VlConfig
 from isthmus.connectors.qwen_vl import QwenVlConfig as QwenVlConfig
 from isthmus.connectors.token_packer import TokenPackerConfig as TokenPackerConfig
 from isthmus.connectors.video_qformer import VideoQFormerConfig as VideoQFormerConfig
 from isthmus.connectors.windowed_qformer import WindowedQFormerConfig as WindowedQFormerConfig
 
 CONNECTORS: dict[str, type[ConnectorConfig]] = {
+    "identity": IdentityConfig,
     "linear": LinearConfig,
     "mlp": MlpConfig,
     "average-pool": AveragePoolConfig,
     "pixel-shuffle": PixelShuffleConfig,
+    "channel-concat": ChannelConcatConfig,
+    "qwen3-vl": Qwen3VlConfig,
     "q-former": QFormerConfig,
     "instruct-q-former": InstructQFormerConfig,
     "qllama": QLlamaConfig,
@@ -41,6 +48,7 @@ CONNECTORS: dict[str, type[ConnectorConfig]] = {
     "attention-pool": AttentionPoolConfig,
     "qwen-vl": QwenVlConfig,
     "matryoshka": MatryoshkaConfig,
+    "gated-cross-attention": GatedCrossAttentionConfig,
     "c-abstractor": CAbstractorConfig,
     "d-abstractor": DAbstractorConfig,
     "honeybee-mlp": HoneybeeMlpConfig,

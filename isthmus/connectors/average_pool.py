@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.fit import check_depth, check_features, check_patches_only
+from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.mlp import make_mlp, mlp_flops, mlp_parameters
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
@@ -64,6 +65,10 @@ class AveragePoolConfig(ConnectorConfig):
         check_patches_only(self, source)
         self.num_tokens(source.grid)
         return AveragePool(source.width, target.embedding_width, config=self)
+
+
+DECO_KEYS = KeyMap("mlp_projector.", (Entry("*", ("project.*",)),))
+"""The names of DeCo's projector against ours."""
 
 
 class AveragePool(Connector):

@@ -3,13 +3,29 @@
 from isthmus.connectors.arrange.anyres import Anyres
 from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig
 from isthmus.connectors.arrange.concatenate import Concatenate
+from isthmus.connectors.arrange.deepstack import DeepStack
+from isthmus.connectors.arrange.frame_pool import FramePool
+from isthmus.connectors.arrange.levels import Levels
 from isthmus.connectors.arrange.separated import Separated
 
 ARRANGEMENTS: dict[str, type[ArrangementConfig]] = {
     "concatenate": Concatenate,
     "anyres": Anyres,
     "separated": Separated,
+    "deepstack": DeepStack,
+    "levels": Levels,
+    "frame-pool": FramePool,
 }
 """Every arrangement, by name."""
 
-__all__ = ["ARRANGEMENTS", "Anyres", "Arrangement", "ArrangementConfig", "Concatenate", "Separated"]
+__all__ = [
+    "ARRANGEMENTS",
+    "Anyres",
+    "Arrangement",
+    "ArrangementConfig",
+    "Concatenate",
+    "DeepStack",
+    "FramePool",
+    "Levels",
+    "Separated",
+]

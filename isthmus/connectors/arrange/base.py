@@ -29,7 +29,7 @@ class ArrangementConfig:
         """Tokens that an input with this plan takes, when the connector gives `per_view` tokens a view."""
         raise AssertionError(f"{type(self).__name__} does not define num_tokens")
 
-    def layers(self) -> tuple[int, ...]:
+    def added_before(self) -> tuple[int, ...]:
         """The decoder layers before which it adds tokens at the visual positions; most arrangements name none."""
         return ()
 
@@ -67,10 +67,10 @@ def check_memory(config: ArrangementConfig, connector: ConnectorConfig) -> None:
 
 def check_layers(config: ArrangementConfig, target: LLMShape) -> None:
     """Raises ValueError unless the language model has every layer that tokens are added before."""
-    beyond = [layer for layer in config.layers() if not 0 <= layer < target.num_layers]
+    beyond = [layer for layer in config.added_before() if not 0 <= layer < target.num_layers]
     if beyond:
         raise ValueError(
-            f"{type(config).__name__} adds tokens before layers {config.layers()}, but the language model has "
+            f"{type(config).__name__} adds tokens before layers {config.added_before()}, but the language model has "
             f"{target.num_layers} layers (0 to {target.num_layers - 1}). Choose other layers, or fewer of them."
         )
 
