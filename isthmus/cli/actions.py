@@ -40,11 +40,23 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         validation = run.result.get("validation_loss")
         said = "" if validation is None else f", validation loss {validation:.4f}"
         print(f"Finished {run.name}: {run.result['steps']} steps{said}. Run folder: {folder}")
-        print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
+        if stage.model.llm is None:
+            print(f"Search with it: isthmus evaluate {folder}")
+        else:
+            print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
 
 
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
     """Ask a run the questions of its tasks, and print the accuracy of each."""
+    from isthmus.runs import Run
+
+    if Run(command.run).model_config.llm is None:
+        from isthmus.cli import retrieving
+
+        found = retrieving.retrieve_run(command)
+        Console().print(retrieving.table(found))
+        print(f"Recalls: {found.path}")
+        return
     from isthmus.cli.evaluating import evaluate_run, table
 
     scored = evaluate_run(command)
@@ -84,11 +96,10 @@ def compare(command: commands.Compare, rest: Sequence[str]) -> None:
 
 
 def cost(command: commands.Cost, rest: Sequence[str]) -> None:
-    """Print what a recipe costs."""
-    from isthmus.cli.tables import cost_tables
+    """Print what a model costs."""
+    from isthmus.cli.costing import cost_lines
 
-    stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"cost {command.recipe}")
-    for one in cost_tables(stage, image=command.image, text_tokens=command.text_tokens):
+    for one in cost_lines(command, rest):
         Console().print(one)
 
 

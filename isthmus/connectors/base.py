@@ -45,7 +45,7 @@ class Connector(nn.Module):
         """[views, patches, width] -> [views, tokens, embedding width]."""
         raise AssertionError(f"{type(self).__name__} does not define forward")
 
-    def reading(self, features: Features, captions: Captions) -> Any:
+    def reading(self, features: Features | None, captions: Captions | None) -> Any:
         """Images and captions as objectives of alignment share them: a `Reading`. Raises ValueError where it cannot."""
         raise ValueError(f"{type(self).__name__} reads no text, so it has nothing to compare images with.")
 

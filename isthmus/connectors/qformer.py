@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
@@ -95,7 +95,8 @@ class QFormerConfig(ConnectorConfig):
         d, d_v, d_l = self.width, source.width, target.embedding_width
         ffn = 2 * d * self.ffn_width + self.ffn_width + d + 2 * d
         text = self.layers * ffn + (self.vocabulary + self.positions) * d if self.text else 0
-        return self.stack_parameters(d_v) + self.num_queries * d + d * d_l + d_l + 2 * d_v + text
+        heads = AlignmentHeads.count(d, self.embedding, self.vocabulary) if self.embedding else 0
+        return self.stack_parameters(d_v) + self.num_queries * d + d * d_l + d_l + 2 * d_v + text + heads
 
     def stack_parameters(self, d_v: int) -> int:
         """The query side of the layers, reading sources of width `d_v`, and the norm before them."""
@@ -189,7 +190,7 @@ class QFormer(Connector):
         self.apply(initialise)
         self.project = None if out_dim is None else nn.Linear(width, out_dim)
 
-    def reading(self, features: Features, captions: Captions) -> Reading:
+    def reading(self, features: Features | None, captions: Captions | None) -> Reading:
         """A batch of images and captions as the objectives of stage 1 share it. Raises ValueError without heads."""
         from isthmus.connectors.qformer_reading import QFormerReading
 
@@ -249,11 +250,19 @@ class QFormer(Connector):
 
     def look(self, features: Features) -> Looked:
         """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""
+        return self.look_at(self.norm_features(features), self.real_patches(features))
+
+    def norm_features(self, features: Features) -> Float[Tensor, "views patches channels"]:
+        """What `ln_vision` gives. Raises ValueError for features of another width."""
         self._check_width(features)
-        patches = None
-        if features.valid is not None:
-            patches = nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
-        return self.look_at(self.ln_vision(features.tokens), patches)
+        normed: Tensor = self.ln_vision(features.tokens)
+        return normed
+
+    def real_patches(self, features: Features) -> Bool[Tensor, "views 1 patches"] | None:
+        """True where tokens are no padding; `None` when none are."""
+        if features.valid is None:
+            return None
+        return nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
 
     def look_at(self, seen: Tensor, patches: Tensor | None) -> Looked:
         """Keys and values of features that `ln_vision` has normed; `patches` is true where they are no padding."""

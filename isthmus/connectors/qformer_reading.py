@@ -20,16 +20,29 @@ class QFormerReading:
     Every attribute is computed when it is first used. `joint` is the last pass of images and texts together.
     """
 
-    def __init__(self, module: QFormer, features: Features, captions: Captions) -> None:
+    def __init__(self, module: QFormer, features: Features | None, captions: Captions | None) -> None:
         assert module.heads is not None
-        self.module, self.heads, self.captions = module, module.heads, captions
-        self.features = features
+        self.module, self.heads = module, module.heads
+        self.given, self.told = features, captions
         self.joint: Read | None = None
+
+    @property
+    def captions(self) -> Captions:
+        """The batch's captions."""
+        assert self.told is not None, "texts are asked for, but none came"
+        return self.told
 
     @cached_property
     def looked(self) -> Looked:
         """Normed features with their keys and values."""
-        return self.module.look(self.features)
+        assert self.given is not None, "images are asked for, but none came"
+        return self.module.look_at(self.normed, self.module.real_patches(self.given))
+
+    @cached_property
+    def normed(self) -> Tensor:
+        """The features as `ln_vision` gives them."""
+        assert self.given is not None, "images are asked for, but none came"
+        return self.module.norm_features(self.given)
 
     @cached_property
     def queries(self) -> Read:
@@ -71,7 +84,7 @@ class QFormerReading:
 
     def seen(self) -> Tensor:
         """What `ln_vision` gives."""
-        return self.looked.tokens
+        return self.normed
 
     def match(self, text: Text, owner: Sequence[int], others: Tensor | None) -> Tensor:
         """Logits of pairs, the mean over the queries."""

@@ -192,7 +192,7 @@ class QLlama(Connector):
         assert queries is not None
         return VisualTokens(self.project(queries))
 
-    def reading(self, features: Features, captions: Captions) -> Reading:
+    def reading(self, features: Features | None, captions: Captions | None) -> Reading:
         """A batch of images and captions as the objectives share it. Raises ValueError without the text side."""
         from isthmus.connectors.qllama_reading import QLlamaReading
 

@@ -23,10 +23,23 @@ class QLlamaReading:
     `joint` is the one pass of all announced parts, in the order match, contrast, write.
     """
 
-    def __init__(self, module: QLlama, features: Features, captions: Captions) -> None:
+    def __init__(self, module: QLlama, features: Features | None, captions: Captions | None) -> None:
         assert module.heads is not None
-        self.module, self.heads, self.features, self.captions = module, module.heads, features, captions
+        self.module, self.heads = module, module.heads
+        self.given, self.own = features, captions
         self.expected: dict[Part, Text] = {}
+
+    @property
+    def features(self) -> Features:
+        """The batch's images."""
+        assert self.given is not None, "images are asked for, but none came"
+        return self.given
+
+    @property
+    def captions(self) -> Captions:
+        """The batch's captions."""
+        assert self.own is not None, "texts are asked for, but none came"
+        return self.own
 
     def expect(self, part: Part, text: Text | None = None) -> None:
         """Say that a part will be asked for; see `Reading`."""

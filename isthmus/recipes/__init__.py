@@ -49,6 +49,19 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
     "llava15/tiny-stage2": Recipe(
         "llava15", "tiny_stage2", "LLaVA-1.5's second stage on the bundled backbones and data."
     ),
+    "blip2/stage1": Recipe(
+        "blip2",
+        "stage1",
+        "Align: the Q-Former compares, matches and writes captions over a frozen ViT-g, as the paper says.",
+    ),
+    "blip2/stage1-lavis": Recipe(
+        "blip2",
+        "stage1_lavis",
+        "Align as the released configuration does: 10 epochs of COCO and Visual Genome captions, other rates.",
+    ),
+    "blip2/tiny-stage1": Recipe(
+        "blip2", "tiny_stage1", "BLIP-2's first stage on the bundled eye and reader, and the bundled data."
+    ),
 }
 
 STUDIES: "dict[str, Recipe[Study]]" = {

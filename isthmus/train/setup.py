@@ -27,7 +27,8 @@ from isthmus.runs import (
 )
 from isthmus.train import checkpoint, freeze, recompute
 from isthmus.train.feed import Feed
-from isthmus.train.objectives.shared import Shared
+from isthmus.train.objectives.shared import Part, Shared
+from isthmus.train.objectives.whole import read_vectors
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
 from isthmus.train.progress import ProgressDisplay
 from isthmus.train.randomness import seed_torch
@@ -51,11 +52,13 @@ class Losses(nn.Module):
         found = {name: objective.weight for objective in self.objectives for name in objective.counts(batch)}
         return {name: found[name] for name in names}
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Every named loss as a sum over this batch's items."""
-        shared = Shared(self.model, batch)
+    def forward(self, batch: Batch, part: Part | None = None) -> dict[str, Tensor]:
+        """Every named loss as a sum over this batch's items; `part` is its share of a batch compared as a whole."""
+        shared = Shared(self.model, batch, part)
         for one in self.objectives:
             one.prepare(shared)
+        if part is not None:
+            read_vectors(shared, self.objectives)
         return {name: loss for one in self.objectives for name, loss in one.losses(shared).items()}
 
 

@@ -3,12 +3,15 @@
 import contextlib
 import math
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from isthmus.data.collate import Batch
+from isthmus.train.objectives.shared import Part
+from isthmus.train.objectives.whole import compares, parts_of
 from isthmus.train.optimizer import set_rates
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.randomness import seed_torch
@@ -38,11 +41,16 @@ class Steps:
         batches = setup.feed.step(step)
         self.feed_seconds += time.perf_counter() - begun
         counts = self._global_counts(batches)
-        for number, batch in enumerate(batches):
+
+        def seed(number: int) -> None:
             seed_torch(stage.seed, "step", step, number, setup.accelerator.process_index)
+
+        parts = self._parts(batches, seed)
+        for number, batch in enumerate(batches):
+            seed(number)
             syncs = number == len(batches) - 1
             with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
-                self._backward(batch, counts)
+                self._backward(batch, counts, parts[number])
         if stage.optimizer.clip_norm is not None:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, stage.optimizer.clip_norm)
         setup.optimizer.step()
@@ -94,10 +102,19 @@ class Steps:
         self.taken = self.tokens = 0
         self.feed_seconds = 0.0
 
-    def _backward(self, batch: Batch, counts: dict[str, int]) -> None:
+    def _parts(self, batches: list[Batch], seed: Callable[[int], None]) -> Sequence[Part | None]:
+        """Each micro-batch's share, where an objective compares the rows of all of them."""
+        setup, objectives = self.setup, self.stage.objectives
+        if len(batches) == 1 or not compares(objectives):
+            return [None] * len(batches)
+        moved = [batch.to(setup.accelerator.device) for batch in batches]
+        with autocast(setup):
+            return parts_of(setup.model, objectives, moved, seed)
+
+    def _backward(self, batch: Batch, counts: dict[str, int], part: Part | None) -> None:
         setup, device = self.setup, self.setup.accelerator.device
         with autocast(setup):
-            losses: dict[str, Tensor] = setup.module(batch.to(device))
+            losses: dict[str, Tensor] = setup.module(batch.to(device), part)
         weights = setup.losses.weights(list(losses), batch)
         processes = setup.accelerator.num_processes
         parts = [loss * (weights[name] * processes / counts[name]) for name, loss in losses.items()]

@@ -5,6 +5,7 @@ from typing import TypedDict
 import torch
 
 from isthmus.train import freeze
+from isthmus.train.objectives.gather import apart
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.setup import Setup
 from isthmus.train.steps import autocast, check_finite, reduce_sum
@@ -30,7 +31,7 @@ def validate(setup: Setup, display: ProgressDisplay) -> float:
     total = 0 if setup.feed.held_out is None else len(setup.feed.held_out)
     done = 0
     for batch in setup.feed.validation():
-        with autocast(setup):
+        with autocast(setup), apart():
             losses = setup.losses(batch.to(setup.accelerator.device))
         counts = setup.losses.counts(batch)
         weights = setup.losses.weights(list(losses), batch)

@@ -1,6 +1,7 @@
 """Parameters and FLOPs of the published configurations, as exact integers."""
 
 import pytest
+import torch
 
 from isthmus.connectors import (
     AveragePoolConfig,
@@ -14,6 +15,7 @@ from isthmus.connectors import (
     PerceiverConfig,
     PixelShuffleConfig,
     QFormerConfig,
+    QLlamaConfig,
     QwenVlConfig,
     TokenPackerConfig,
 )
@@ -118,3 +120,13 @@ def test_a_patch_more_costs_the_qformer_its_keys_and_values() -> None:
 @pytest.mark.parametrize(("layers", "every", "crosses"), [(12, 2, 6), (11, 2, 6), (1, 2, 1), (12, 1, 12), (5, 3, 2)])
 def test_cross_attention_layers_round_up(layers: int, every: int, crosses: int) -> None:
     assert QFormerConfig(layers=layers, cross_every=every).num_cross == crosses
+
+
+@pytest.mark.parametrize(
+    "config", [QFormerConfig(text=True, embedding=256), QLlamaConfig(text=True)], ids=["q-former", "qllama"]
+)
+def test_the_text_side_and_its_heads_are_counted(config: ConnectorConfig) -> None:
+    target = llm(2_560)
+    with torch.device("meta"):
+        built = config.build(EVA_G, target)
+    assert sum(weight.numel() for weight in built.parameters()) == config.parameters(EVA_G, target)

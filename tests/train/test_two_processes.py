@@ -31,7 +31,7 @@ def launch(models: Path, run: Path, kind: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["features", "pixels"])
+@pytest.mark.parametrize("kind", ["features", "pixels", "aligned", "aligned-both", "aligned-both-micro"])
 def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     tiny_stage(tmp_path)
     train(stage_of(tmp_path, kind), tmp_path / "one", progress=False)

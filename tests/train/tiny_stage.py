@@ -45,6 +45,8 @@ class Swatches(SourceConfig):
     num: int = 24
     text_every: int = 0
     broken: tuple[int, ...] = ()
+    empty: tuple[int, ...] = ()
+    """Those whose answer has no word."""
     first: int = 0
 
     def build(self) -> Dataset:
@@ -62,9 +64,10 @@ class SwatchSamples:
         number = index + self.config.first
         colour = COLOURS[number % len(COLOURS)]
         blind = bool(self.config.text_every) and index % self.config.text_every == 0
+        told = colour if number % 2 else f"It is {colour}"
         turns = (
             Turn(role="user", text=f"{'' if blind else IMAGE_MARK}What colour is {number}?"),
-            Turn(role="assistant", text=colour if number % 2 else f"It is {colour}"),
+            Turn(role="assistant", text=" " if index in self.config.empty else told),
         )
         image = Swatch(colour=colour, number=number, broken=index in self.config.broken)
         return Sample(id=f"swatch/{number}", turns=turns, images=() if blind else (image,))

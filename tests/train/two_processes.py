@@ -6,15 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from tiny_stage import Swatches, tiny_stage
+from tiny_stage1 import tiny_stage1
 
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
 from isthmus.train.loop import train
+from isthmus.train.objectives import ITC, ITG
+from isthmus.train.objectives.shared import Gradients
 from isthmus.train.stage import AdamW, Stage
 
 
 def stage_of(models: Path, kind: str) -> Stage:
-    """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any."""
+    """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any.
+
+    "aligned" kinds are first stages; "local" and "both" say where contrast sends its gradient.
+    """
+    if kind.startswith("aligned"):
+        gradients: Gradients = "both" if "both" in kind else "local"
+        aligned = tiny_stage1(models, objectives=(ITC(gradients=gradients), ITG()), batch_size=8, log_every=1)
+        return replace(aligned, validation=(), micro_batch_size=2 if "micro" in kind else None)
     stage = tiny_stage(models, steps=4, batch_size=4, log_every=1, validate_every=2)
     return replace(
         stage,

@@ -1,5 +1,8 @@
 """Rows of all processes: with gradient for everyone's use of them, or without."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -9,10 +12,23 @@ from torch.nn import functional
 
 from isthmus.features import Text
 
+_APART: ContextVar[bool] = ContextVar("apart", default=False)
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Every process for itself: nothing is gathered, so their batches may differ in number and size."""
+    before = _APART.set(True)
+    try:
+        yield
+    finally:
+        _APART.reset(before)
+
 
 def num_processes() -> int:
-    """How many processes train together; 1 without a process group."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    """How many processes train together; 1 without a process group, or apart."""
+    together = distributed.is_available() and distributed.is_initialized() and not _APART.get()
+    return distributed.get_world_size() if together else 1
 
 
 def process() -> int:

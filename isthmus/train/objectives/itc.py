@@ -16,7 +16,7 @@ from isthmus.data.collate import Batch
 from isthmus.model import Model
 from isthmus.train.objectives.alignable import check_aligns
 from isthmus.train.objectives.base import Objective
-from isthmus.train.objectives.shared import Comparison, Gradients, Shared
+from isthmus.train.objectives.shared import Comparison, Gradients, Part, Shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,19 @@ class ITC(Objective):
 
     def losses(self, shared: Shared) -> dict[str, Tensor]:
         """Both directions, summed over the batch's pairs; pairs without words count as the others' mean."""
+        if shared.part is not None:
+            return {self.name: self.partial(shared, shared.part)}
         compared = shared.compare(self.vectors, self.gradients)
         targets = self.targets(shared, compared)
         forth, back = (direction_losses(one, targets) for one in (compared.image_to_text, compared.text_to_image))
         return {self.name: mean_kept((forth + back) / 2, ~shared.captions.empty) * len(targets)}
+
+    def partial(self, shared: Shared, part: Part) -> Float[Tensor, ""]:
+        """The share of a loss that its whole batch has given already: its value, with its slopes."""
+        images, texts = shared.reading.images(self.vectors), shared.reading.texts()
+        slope = (images * part.image_gradients[self.name]).sum() + (texts * part.text_gradients[self.name]).sum()
+        slope = slope + shared.reading.scale() * part.scale_gradients[self.name]
+        return part.values[self.name] + slope - slope.detach()
 
     def targets(self, shared: Shared, compared: Comparison) -> Float[Tensor, "rows all"]:
         """What each row should give: 1 at its own pair (or shared by its image's captions), smoothed over all."""

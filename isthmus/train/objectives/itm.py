@@ -18,7 +18,6 @@ from isthmus.features import Captions, Text
 from isthmus.model import Model
 from isthmus.train.objectives.alignable import check_aligns
 from isthmus.train.objectives.base import Objective
-from isthmus.train.objectives.gather import gather_attached, gather_text, num_processes
 from isthmus.train.objectives.itc import mean_kept
 from isthmus.train.objectives.shared import Shared
 
@@ -103,6 +102,12 @@ class ITM(Objective):
 
     def mine(self, shared: Shared) -> Negatives:
         """Draw a negative image and a negative text for each row, from torch's random state."""
+        part = shared.part
+        if part is not None:
+            assert part.images is not None
+            assert part.texts is not None
+            assert part.kept is not None
+            return Negatives(images=part.images, texts=part.texts, kept=part.kept)
         images, texts = self.chances(shared)
         return Negatives(
             images=torch.multinomial(images, 1)[:, 0],
@@ -112,17 +117,12 @@ class ITM(Objective):
 
     def judge(self, shared: Shared, negatives: Negatives) -> Judged:
         """Own pairs, own texts with negative images, own images with negative texts, in this order."""
-        own = shared.captions.match
-        every = gather_text(own)
-        rows = len(own.ids)
-        others, turned = None, negatives.images.tolist()
-        if num_processes() > 1:
-            others = gather_attached(shared.reading.seen())[negatives.images]
-            turned = list(range(rows, 2 * rows))
-        own = Text(ids=_widened(own.ids, every.ids), mask=_widened(own.mask, every.mask))
+        own, other = shared.captions.match, shared.text_of(negatives.texts)
+        turned, others = shared.images_of(negatives.images)
+        rows, length = own.ids.shape[0], max(own.ids.shape[1], other.ids.shape[1])
         text = Text(
-            ids=torch.cat([own.ids, own.ids, every.ids[negatives.texts]]),
-            mask=torch.cat([own.mask, own.mask, every.mask[negatives.texts]]),
+            ids=torch.cat([_padded(ids, length) for ids in (own.ids, own.ids, other.ids)]),
+            mask=torch.cat([_padded(mask, length) for mask in (own.mask, own.mask, other.mask)]),
         )
         owner = [*range(rows), *turned, *range(rows)]
         labels = torch.cat([torch.ones(rows), torch.zeros(2 * rows)]).long().to(text.ids.device)
@@ -155,10 +155,6 @@ class ITM(Objective):
         rows = len(shared.captions.image_ids)
         owner = [row % rows for row in range(len(text.ids))]
         return Judged(logits=shared.reading.match(text, owner, None), labels=labels, kept=kept, text=text)
-
-
-def _widened(ours: Tensor, like: Tensor) -> Tensor:
-    return _padded(ours, like.shape[1])
 
 
 def _padded(rows: Tensor, length: int) -> Tensor:

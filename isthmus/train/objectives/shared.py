@@ -1,5 +1,6 @@
 """What the objectives of one batch compute once and share: the reading of its captions, and their similarities."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from isthmus.connectors.reading import Reading, Vectors
 from isthmus.data.collate import Batch
-from isthmus.features import Captions
+from isthmus.features import Captions, Text
 from isthmus.model import VisionLanguageModel
-from isthmus.train.objectives.gather import gather, gather_attached, process
+from isthmus.train.objectives.gather import gather, gather_attached, gather_text, num_processes, process
 
 Gradients = Literal["local", "both"]
 """Whether similarities send gradient into this process's rows alone, or into everyone's, through the gather."""
@@ -40,11 +41,31 @@ class Comparison:
         return places[:, None] == torch.arange(every, device=places.device)[None]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A micro-batch's share of what its whole batch was compared to give; see `whole.py`.
+
+    `text` and `features` are those of all rows of all processes, `image_gradients` and `text_gradients` the slopes of
+    each contrast's loss at this part's vectors, by the loss's name, `scale_gradients` at the scale (once a batch),
+    `values` the losses' shares, `images` and `texts` the drawn negatives as columns, `kept` which rows have them.
+    """
+
+    text: Text
+    features: Float[Tensor, "all patches channels"]
+    image_gradients: dict[str, Tensor]
+    text_gradients: dict[str, Tensor]
+    scale_gradients: dict[str, Tensor]
+    values: dict[str, Tensor]
+    images: Int[Tensor, " rows"] | None
+    texts: Int[Tensor, " rows"] | None
+    kept: Bool[Tensor, " rows"] | None
+
+
 class Shared:
     """One batch on its way through a model. What several objectives need is computed when first asked for."""
 
-    def __init__(self, model: VisionLanguageModel, batch: Batch) -> None:
-        self.model, self.batch = model, batch
+    def __init__(self, model: VisionLanguageModel, batch: Batch, part: Part | None = None) -> None:
+        self.model, self.batch, self.part = model, batch, part
         self.comparisons: dict[tuple[Vectors, Gradients], Comparison] = {}
 
     @property
@@ -77,6 +98,24 @@ class Shared:
             known = compare(images, texts, self.reading.scale(), gradients)
             self.comparisons[vectors, gradients] = known
         return known
+
+    def text_of(self, columns: Int[Tensor, " rows"]) -> Text:
+        """The matching texts of these columns, of all processes; padded to the longest of all."""
+        every = gather_text(self.captions.match) if self.part is None else self.part.text
+        return Text(ids=every.ids[columns], mask=every.mask[columns])
+
+    def images_of(
+        self, columns: Int[Tensor, " rows"]
+    ) -> tuple[list[int], Float[Tensor, "rows patches channels"] | None]:
+        """Where the images of these columns stand for `Reading.match`: their numbers, and those from elsewhere."""
+        rows = len(self.batch.ids)
+        elsewhere = list(range(rows, rows + len(columns)))
+        if self.part is not None:
+            shown = dataclasses.replace(self.model.features(self.batch), tokens=self.part.features[columns])
+            return elsewhere, self.model.connector.reading(shown, None).seen()
+        if num_processes() > 1:
+            return elsewhere, gather_attached(self.reading.seen())[columns]
+        return columns.tolist(), None
 
     def any_comparison(self) -> Comparison:
         """One that is there already, or else the queries' own."""

@@ -1,0 +1,321 @@
+"""Image-text pairs a second of BLIP-2's first stage, forward and backward, against the straightforward three passes.
+
+python benchmarks/stage1.py                      # paper size; takes minutes on a CPU
+python benchmarks/stage1.py --tiny               # a check that it runs
+
+Arms, each in a process of its own:
+    released  three passes over concatenated queries and text with additive masks, captions padded to 32 tokens, the
+              image's keys and values computed again in every pass: how the released code goes about it
+    shared    the same, captions padded to the longest of the batch, keys and values computed once an image
+    isthmus   ITC, ITM and ITG over one reading
+All have the same weights, the same dropout rate and the same negatives; losses and gradients are compared first,
+without dropout. The machine's matrix rate is that of the feed-forward's own product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from isthmus.connectors import QFormerConfig
+from isthmus.connectors.qformer import QFormer
+from isthmus.connectors.qformer_layers import Attention, QFormerLayer
+from isthmus.data.collate import Batch
+from isthmus.features import Captions, Features, FeatureShape, Grid, Plan, Text
+from isthmus.model import VisionLanguageModel
+from isthmus.train.objectives import ITC, ITG, ITM
+from isthmus.train.objectives.itm import Negatives
+from isthmus.train.objectives.shared import Shared
+
+BLOCKED = -10_000.0
+
+
+@dataclass(frozen=True)
+class Size:
+    """One problem: the Q-Former, the features, the batch and its texts."""
+
+    config: QFormerConfig
+    source: FeatureShape
+    batch: int
+    shortest: int
+    longest: int
+    padded: int
+
+
+PAPER = Size(
+    QFormerConfig(text=True, embedding=256), FeatureShape(width=1_408, grid=Grid(1, 16, 16), prefix=1), 16, 8, 23, 32
+)
+TINY = Size(
+    QFormerConfig(
+        num_queries=4, width=32, layers=2, heads=2, ffn_width=64, text=True, vocabulary=90, positions=32, embedding=16
+    ),
+    FeatureShape(width=24, grid=Grid(1, 3, 3), prefix=1),
+    4, 3, 6, 8,
+)  # fmt: skip
+
+
+class Alone(VisionLanguageModel):
+    """A connector alone where the objectives expect a model."""
+
+    def __init__(self, connector: QFormer) -> None:
+        nn.Module.__init__(self)
+        self.connector = connector
+
+
+def problem(size: Size) -> tuple[QFormer, Batch, Negatives]:
+    """Weights, a batch and its negatives, the same ones every time."""
+    torch.manual_seed(0)
+    module = size.config.build_alone(size.source).train()
+    rows, width = size.batch, size.source.width
+    lengths = torch.linspace(size.shortest, size.longest, rows).round().long()[torch.randperm(rows)]
+    mask = torch.arange(size.longest)[None] < lengths[:, None]
+    ids = torch.randint(5, size.config.vocabulary - 1, (rows, size.longest)).masked_fill(~mask, 0)
+    write = ids.clone()
+    write[:, 0] = size.config.vocabulary - 1
+    told = Text(ids=ids, mask=mask)
+    captions = Captions(
+        contrast=told,
+        match=told,
+        write=Text(ids=write, mask=mask),
+        targets=write.masked_fill(~mask, -100),
+        image_ids=torch.arange(rows),
+        empty=torch.zeros(rows, dtype=torch.bool),
+    )
+    tokens = torch.randn(rows, size.source.prefix + size.source.grid.size, width)
+    plan = Plan(size=(1, 1), tiles=Grid(1, 1, 1), views=range(1))
+    batch = Batch(
+        ids=ids,
+        mask=mask,
+        labels=torch.full_like(ids, -100),
+        visual=torch.zeros_like(mask),
+        plans=(plan,) * rows,
+        owner=tuple(range(rows)),
+        sample_ids=tuple(map(str, range(rows))),
+        features=Features(tokens=tokens, grid=size.source.grid, prefix=size.source.prefix),
+        captions=captions,
+    )
+    shift = torch.arange(rows)
+    drawn = Negatives(images=(shift + 1) % rows, texts=(shift + 2) % rows, kept=torch.ones(rows, dtype=torch.bool))
+    return module, batch, drawn
+
+
+def set_dropout(module: nn.Module, rate: float) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = rate
+
+
+def ours(module: QFormer, batch: Batch, drawn: Negatives) -> Tensor:
+    """The sum of the three losses, by the objectives."""
+    shared = Shared(Alone(module), batch)
+    itc, itm, itg = ITC(), ITM(), ITG()
+    rows = len(batch.ids)
+    loss = itc.losses(shared)["itc"] / rows + itg.losses(shared)["itg"] / itg.counts(batch)["itg"]
+    judged = itm.judge(shared, drawn)
+    return loss + functional.cross_entropy(judged.logits, judged.labels)
+
+
+def attend(part: Attention, hidden: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    """BERT's attention as it is written down: heads by view, scores, bias, softmax, dropout, product."""
+    rows, places, width = hidden.shape
+    heads, inner = part.heads, width // part.heads
+    q, k, v = (x.view(rows, -1, heads, inner).transpose(1, 2) for x in (part.query(hidden), keys, values))
+    scores = q @ k.transpose(-1, -2) / inner**0.5
+    weights = functional.dropout((scores if bias is None else scores + bias).softmax(-1), part.dropout.p, part.training)
+    seen = (weights @ v).transpose(1, 2).reshape(rows, places, width)
+    out: Tensor = part.norm(part.dropout(part.out(seen)) + hidden)
+    return out
+
+
+class Straight:
+    """The three passes. `share` computes an image's keys and values once; else each pass computes its own."""
+
+    def __init__(self, module: QFormer, features: Features, *, share: bool) -> None:
+        self.module, self.share = module, share
+        self.layers = [layer for layer in module.layers if isinstance(layer, QFormerLayer)]
+        self.seen = module.ln_vision(features.tokens)
+        self.pairs = [layer.cross.pair(self.seen) if share and layer.cross else None for layer in self.layers]
+
+    def run(
+        self, ids: Tensor | None, bias: Tensor | None, images: Tensor | None, past: list[tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """One pass over [queries; text]; `images` are the rows that its queries look at, `None` without queries."""
+        module = self.module
+        parts = [] if images is None else [module.queries.expand(len(images), -1, -1)]
+        if ids is not None:
+            assert module.words is not None
+            assert module.positions is not None
+            parts.append(module.words(ids) + module.positions.weight[: ids.shape[1]])
+        hidden = module.dropout(module.norm(torch.cat(parts, dim=1)))
+        count = 0 if images is None else len(module.queries)
+        kept = []
+        for number, layer in enumerate(self.layers):
+            own = layer.attention.pair(hidden)
+            kept.append(own)
+            keys, values = (
+                (torch.cat([old, new], 1) for old, new in zip(past[number], own, strict=True)) if past else own
+            )
+            hidden = attend(layer.attention, hidden, keys, values, bias)
+            queries, text = hidden[:, :count], hidden[:, count:]
+            if images is not None:
+                if layer.cross is not None:
+                    queries = attend(layer.cross, queries, *self.look(number, layer.cross, images), None)
+                queries = layer.query_ffn(queries)
+            if ids is not None:
+                assert layer.text_ffn is not None
+                text = layer.text_ffn(text)
+            hidden = torch.cat([queries, text], dim=1)
+        return hidden, kept
+
+    def look(self, number: int, cross: Attention, images: Tensor) -> tuple[Tensor, Tensor]:
+        pair = self.pairs[number]
+        if pair is None:
+            return cross.pair(self.seen[images])
+        return pair[0][images], pair[1][images]
+
+
+def straight(module: QFormer, batch: Batch, drawn: Negatives, *, share: bool, padded: int) -> Tensor:
+    """The sum of the three losses, as the released code computes them on one device."""
+    assert batch.captions is not None
+    assert batch.features is not None
+    assert module.heads is not None
+    assert module.words is not None
+    rows, length = batch.ids.shape
+    missing = (0, max(padded, length) - length)
+    ids, write = (functional.pad(text.ids, missing) for text in (batch.captions.match, batch.captions.write))
+    mask = functional.pad(batch.captions.match.mask, missing)
+    labels = functional.pad(batch.captions.targets, missing, value=-100)
+    own = torch.arange(rows)
+    run = Straight(module, batch.features, share=share)
+    count = len(module.queries)
+
+    queries, past = run.run(None, None, own, [])
+    text, _ = run.run(ids, padding(mask)[:, None, None], None, [])
+    images, texts = module.heads.image_vectors(queries), module.heads.text_vectors(text)
+    scale = module.heads.temperature.reciprocal()
+    forth = torch.einsum("rqe,ne->rnq", images, texts.detach()).amax(-1) * scale
+    back = torch.einsum("re,nqe->rnq", texts, images.detach()).amax(-1) * scale
+    contrast = sum(functional.cross_entropy(one, own, label_smoothing=0.1) for one in (forth, back)) / 2
+
+    joint = torch.cat([ids, ids, ids[drawn.texts]])
+    seen = functional.pad(torch.cat([mask, mask, mask[drawn.texts]]), (count, 0), value=True)
+    both, _ = run.run(joint, padding(seen)[:, None, None], torch.cat([own, drawn.images, own]), [])
+    labels_of = torch.cat([torch.ones(rows), torch.zeros(2 * rows)]).long()
+    match = functional.cross_entropy(module.heads.judge(both[:, :count]), labels_of)
+
+    places = mask.shape[1]
+    causal = torch.ones(places, places, dtype=torch.bool).tril()[None] & mask[:, None]
+    told, _ = run.run(write, padding(functional.pad(causal, (count, 0), value=True))[:, None], None, past)
+    logits = module.heads.write(told, module.words.weight)[:, :-1]
+    writing = functional.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), label_smoothing=0.1)
+    total: Tensor = contrast + match + writing
+    return total
+
+
+def padding(seen: Tensor) -> Tensor:
+    return (~seen).float() * BLOCKED
+
+
+ARMS = {
+    "released": lambda size: lambda *given: straight(*given, share=False, padded=size.padded),
+    "shared": lambda size: lambda *given: straight(*given, share=True, padded=0),
+    "isthmus": lambda size: ours,
+}
+
+
+def check_equal(size: Size) -> float:
+    """The largest difference of the three arms' gradients, against the largest gradient. Fails above 1e-3."""
+    found = {}
+    for name, make in ARMS.items():
+        module, batch, drawn = problem(size)
+        set_dropout(module, 0.0)
+        loss = make(size)(module, batch, drawn)
+        loss.backward()
+        found[name] = float(loss.detach()), {key: weight.grad for key, weight in module.named_parameters()}
+    loss, slopes = found["released"]
+    worst = 0.0
+    for other, theirs in (found["shared"], found["isthmus"]):
+        assert abs(other - loss) < 1e-4 * abs(loss), (other, loss)
+        for key, slope in slopes.items():
+            if slope is None:
+                continue
+            worst = max(worst, float((slope - theirs[key]).abs().max() / slope.abs().max().clamp(min=1e-6)))
+    assert worst < 1e-2, worst
+    return worst
+
+
+def measure(name: str, size: Size, steps: int) -> dict[str, float]:
+    """Pairs a second (the median step) and the peak of memory of this process."""
+    module, batch, drawn = problem(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    spent = []
+    for _ in range(steps + 1):
+        module.zero_grad(set_to_none=True)
+        begun = time.perf_counter()
+        ARMS[name](size)(module, batch, drawn).backward()
+        spent.append(time.perf_counter() - begun)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"pairs_per_s": size.batch / sorted(spent[1:])[steps // 2], "extra_mib": (peak - before) / 1024}
+
+
+def matrix_rate(size: Size) -> float:
+    """GFLOP/s of the feed-forward's product at this size."""
+    rows = size.batch * 3 * (size.config.num_queries + size.longest)
+    left, right = torch.randn(rows, size.config.width), torch.randn(size.config.width, size.config.ffn_width)
+    best = 1e9
+    for _ in range(5):
+        begun = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - begun)
+    return 2 * rows * size.config.width * size.config.ffn_width / best / 1e9
+
+
+def gflop_a_pair(size: Size) -> float:
+    """Forward and backward of the shared form, counted by torch."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module, batch, drawn = problem(size)
+    with FlopCounterMode(display=False) as counter:
+        ARMS["shared"](size)(module, batch, drawn).backward()
+    return counter.get_total_flops() / size.batch / 1e9
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--arm", choices=tuple(ARMS), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    size = TINY if args.tiny else PAPER
+    if args.arm is not None:
+        print(json.dumps(measure(args.arm, size, args.steps)))
+        return
+    print(f"gradients of the arms differ by at most {check_equal(size):.1e} of the largest")
+    rate, work = matrix_rate(size), gflop_a_pair(size)
+    print(f"matrix rate {rate:.0f} GFLOP/s on {torch.get_num_threads()} threads; {work:.1f} GFLOP a pair when shared")
+    found = {}
+    for name in ARMS:
+        command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), *(["--tiny"] * args.tiny)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        found[name] = json.loads(said.splitlines()[-1])
+    print(
+        f"{'arm':10} {'pairs/s':>9} {'against released':>17} {'against shared':>15} {'of matrix rate':>15} {'MiB':>8}"
+    )
+    for name, one in found.items():
+        pairs = one["pairs_per_s"]
+        ratios = [pairs / found[other]["pairs_per_s"] for other in ("released", "shared")]
+        share = pairs * work / rate
+        print(f"{name:10} {pairs:9.2f} {ratios[0]:16.2f}x {ratios[1]:14.2f}x {share:14.0%} {one['extra_mib']:9.0f}")
+
+
+if __name__ == "__main__":
+    main()
