@@ -6,7 +6,7 @@ import torch
 from isthmus.connectors.arrange import ARRANGEMENTS, Concatenate
 from isthmus.features import Grid, LLMShape, Plan, VisualTokens
 
-TARGET = LLMShape(embedding_width=4, hidden_width=4, num_layers=2)
+TARGET = LLMShape(embedding_width=4, hidden_width=4, num_layers=6)
 
 
 def plan(start: int, stop: int) -> Plan:
@@ -20,9 +20,13 @@ VISUAL = VisualTokens(torch.arange(4 * 3 * 4.0).reshape(4, 3, 4))
 @pytest.mark.parametrize("name", list(ARRANGEMENTS))
 def test_every_arrangement_gives_the_promised_tokens_and_parameters(name: str) -> None:
     config = ARRANGEMENTS[name]()
-    plans = (plan(0, 1), plan(1, 4))
+    tiled = Plan(size=(30, 20), tiles=Grid(1, 1, 2), views=range(1, 4), whole="first", tokens=Grid(1, 3, 1))
+    plans = (plan(0, 1), tiled)
     module = config.build(TARGET)
-    placed = module(VISUAL, plans)
+    placed = module(VisualTokens(VISUAL.tokens, levels=(VISUAL.tokens,) * 3 if name == "levels" else ()), plans)
+    assert all(len(deeper) == len(placed.tokens) for deeper in placed.deeper)
+    assert placed.layers == config.added_before()
+    assert len(placed.deeper) == len(placed.layers)
     assert placed.lengths == tuple(config.num_tokens(one, 3) for one in plans)
     assert placed.tokens.shape == (sum(placed.lengths), 4)
     assert sum(weight.numel() for weight in module.parameters()) == config.parameters(TARGET)
