@@ -70,14 +70,21 @@ class Ask:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Tokens, parameters, FLOPs, KV bytes and training memory of a recipe, before any weight is loaded."""
+    """Tokens, parameters, FLOPs, KV bytes and training memory of a model, before any weight is loaded."""
 
-    recipe: Positional[str]
-    """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
-    image: tuple[int, int] | None = None
-    """Width and height of the picture in pixels; by default a square of the encoder's own size."""
+    recipe: Positional[str | None] = None
+    """A name from `isthmus list`, a run folder, a model folder or a hub id; any field of the stage can follow, as for
+    `train`: --model.encoder.tiles dynamic. With --shelf it may be left out."""
+    image: tuple[str, ...] = ()
+    """Sizes of the picture in pixels, as 1344x896; by default a square of the encoder's own size."""
     text_tokens: int = 64
     """Length of the prompt's text, in tokens."""
+    formulas: bool = False
+    """Print the formula behind every number."""
+    shelf: bool = False
+    """Print every connector side by side, between this encoder and this language model."""
+    fit: str | None = None
+    """Memory of one device, as 24GiB: print which micro-batch, precision and checkpointing fit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ def with_fields(config: T, arguments: Sequence[str], *, command: str, own_option
         default=config,
         args=rest,
         prog=f"isthmus {command}",
-        description=f"Every field with its value. Options of the command itself: isthmus {command.split()[0]} -h",
+        description=f"Every field with its value. Options of the command itself: isthmus {command.split()[0]} -h\n\n"
+        f"These take the name of a kind: {'; '.join(_kind_options(config))}.",
         config=(tyro.conf.AvoidSubcommands,),
         return_unknown_args=True,
     )
@@ -64,6 +65,16 @@ def option_names(config: object, prefix: str = "--") -> list[str]:
             for number, item in enumerate(value):
                 names += option_names(item, f"{name}.{number}.")
     return names
+
+
+def _kind_options(config: object) -> list[str]:
+    """'--model.arrange (concatenate, anyres, ...)' for every field that holds one of several kinds."""
+    found = []
+    for name in option_names(config):
+        kinds = _kinds(_at(config, name.removeprefix("--").replace("-", "_")))
+        if kinds is not None:
+            found.append(f"{name} ({', '.join(kinds)})")
+    return found
 
 
 def _choose_kinds(config: T, arguments: Sequence[str]) -> tuple[T, list[str]]:

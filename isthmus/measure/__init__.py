@@ -1,7 +1,28 @@
 """What a model costs, from its config alone, and what it takes on this machine."""
 
 from isthmus.measure.cost import Cost, PartCost, cost
+from isthmus.measure.fit import Fit, fits, read_bytes
+from isthmus.measure.formulas import SYMBOLS, Formula, formulas
 from isthmus.measure.latency import Latency, time_to_first_token
 from isthmus.measure.memory import TrainingMemory, training_memory
+from isthmus.measure.native import native_model
+from isthmus.measure.shelf import ShelfRow, shelf
 
-__all__ = ["Cost", "Latency", "PartCost", "TrainingMemory", "cost", "time_to_first_token", "training_memory"]
+__all__ = [
+    "SYMBOLS",
+    "Cost",
+    "Fit",
+    "Formula",
+    "Latency",
+    "PartCost",
+    "ShelfRow",
+    "TrainingMemory",
+    "cost",
+    "fits",
+    "formulas",
+    "native_model",
+    "read_bytes",
+    "shelf",
+    "time_to_first_token",
+    "training_memory",
+]

@@ -107,6 +107,7 @@ def cost(
     """
     known = offline(model)
     source, target, encoder, llm = known.source(), known.target(), known.encoder, known.llm
+    known.check()
     assert llm is not None, "target() has refused a model without a language model"
     size = image or (getattr(encoder, "image_size", 224),) * 2
     if min(size) < 1 or text_tokens < 0:

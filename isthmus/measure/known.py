@@ -22,14 +22,15 @@ def offline(model: Model) -> Model:
     """
     encoder, connector, llm = model.encoder, model.connector, model.llm
     if isinstance(encoder, VisionEncoder):
-        encoder = replace(encoder, name=_local(encoder.name))
+        encoder = replace(encoder, name=local_name(encoder.name))
     if isinstance(connector, QFormerConfig):
         connector = replace(connector, start_from=None)
     if llm is not None:
-        llm = replace(llm, name=_local(llm.name))
+        llm = replace(llm, name=local_name(llm.name))
     return replace(model, encoder=encoder, connector=connector, llm=llm)
 
 
-def _local(name: str) -> str:
+def local_name(name: str) -> str:
+    """The folder of the package that holds this model's shapes, or the name unchanged."""
     folder = FOLDER / name.replace("/", "--", 1)
     return str(folder) if (folder / "config.json").is_file() else name

@@ -2,8 +2,10 @@
 
 Weights, gradients and optimizer state are exact for AdamW without sharding. Activations of connector and language model
 are counted by running both on torch's meta device, where tensors have shapes and no content, and adding up what
-autograd keeps. What comes on top, and is not counted: temporary buffers, the allocator's slack, torch itself, and the
-activations of an encoder that learns.
+autograd keeps, and so are those of a vision tower that learns. What comes on top, and is not counted: temporary
+buffers, the allocator's slack, and torch itself.
+
+With checkpointing a stack of L layers keeps the input of each and, while it goes back, the activations of one.
 """
 
 import copy
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from isthmus.encoders import VisionEncoder
 from isthmus.features import Features, FeatureShape
 from isthmus.llms import LLMConfig
 from isthmus.measure.cost import Cost, cost
@@ -69,7 +72,7 @@ def training_memory(
 
 
 def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
-    """Bytes that autograd keeps of one sample: connector, language model, and the logits of the text."""
+    """Bytes that autograd keeps of one sample: encoder, connector, language model, and the logits of the text."""
     assert model.llm is not None
     source, target = model.source(), model.target()
     with torch.device("meta"):
@@ -77,9 +80,23 @@ def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
     connector.requires_grad_(bill.connector.learned > 0)
     views = _blank(source, bill.views).requires_grad_(bill.encoder.learned > 0)
     kept = _kept(connector, lambda: connector(_features(source, views)).tokens)
-    if bill.encoder.learned or bill.connector.learned or bill.llm.learned:
+    if bill.encoder.learned and isinstance(model.encoder, VisionEncoder):
+        kept += _tower_activations(model.encoder, bill.views)
+    if bill.encoder.learned or bill.connector.learned or bill.arrange.learned or bill.llm.learned:
         kept += _llm_activations(model.llm, bill, train)
     return kept
+
+
+def _tower_activations(encoder: VisionEncoder, views: int) -> int:
+    """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk."""
+    tower, options = encoder.skeleton()
+    tower.to(encoder.dtype)
+    side = encoder.image_size
+    pixels = torch.empty(1, 3, side, side, dtype=encoder.dtype, device="meta")
+    a_view = _kept(tower, lambda: tower(pixels, output_hidden_states=True, **options).last_hidden_state)
+    if not encoder.checkpointing:
+        return views * a_view
+    return views * pixels.numel() * encoder.dtype.itemsize + min(views, encoder.views_at_once) * a_view
 
 
 def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
@@ -96,6 +113,9 @@ def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
     places = torch.empty(1, length, dtype=torch.int64, device="meta")
     options = {"use_cache": False, "position_ids": places} if llm.kind == "causal" else {}
     kept = _kept(skeleton, lambda: body(inputs_embeds=embedded, attention_mask=mask, **options).last_hidden_state)
+    if llm.checkpointing:
+        layers = llm.shape().num_layers
+        kept = min(kept, layers * length * llm.shape().hidden_width * llm.dtype.itemsize + -(-kept // layers))
     logits = bill.head_flops // 2 // llm.shape().hidden_width * bill.text_tokens
     return kept + logits * (llm.dtype.itemsize + 4)
 

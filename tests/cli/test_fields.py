@@ -77,4 +77,5 @@ def test_help_shows_every_field_with_its_value(capsys: pytest.CaptureFixture[str
     leaves = [name for name in option_names(tiny_stage1()) if name.startswith("--model.encoder.")]
     assert len(leaves) > 5
     assert [name for name in leaves if name not in text] == []
+    assert "--model.encoder.tiles (one-view, anyres, dynamic," in " ".join(text.split())
     assert "bundled/eye" in text

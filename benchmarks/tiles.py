@@ -1,0 +1,74 @@
+"""Time and peak memory of one image as it is cut into more and more tiles, each count in a process of its own.
+
+    python benchmarks/tiles.py                 # the bundled eye, a 3840 x 2160 picture, 1 to 40 tiles
+    python benchmarks/tiles.py --at-once 64    # all views through the tower together, for comparison
+
+Prints, for each number of tiles, the rise of the process's peak memory while the image is prepared, encoded, projected
+and arranged, and the median milliseconds a view over several runs.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+COUNTS = (1, 2, 4, 8, 12, 24, 40)
+
+
+def measure(tiles: int, at_once: int, name: str, side: int, repeats: int) -> None:
+    """Print one row: views, visual tokens, rise of peak memory in MiB, milliseconds a view."""
+    import torch
+    from PIL import Image
+
+    from isthmus.connectors import PixelShuffleConfig
+    from isthmus.encoders import VisionEncoder
+    from isthmus.encoders.tiles import DynamicTiles
+    from isthmus.features import LLMShape
+
+    torch.set_num_threads(1)
+    encoder = VisionEncoder(
+        name=name,
+        image_size=side,
+        views_at_once=at_once,
+        tiles=DynamicTiles(min_tiles=tiles, max_tiles=tiles),
+    )
+    tower = encoder.build()
+    target = LLMShape(embedding_width=256, hidden_width=256, num_layers=1)
+    connector = PixelShuffleConfig().build(encoder.shape(), target)
+    picture = Image.effect_noise((3_840, 2_160), 40).convert("RGB")
+    with torch.inference_mode():
+        connector(tower(torch.zeros(1, 3, side, side)))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        spent = []
+        for _ in range(repeats):
+            pixels = tower.prepare(picture).pixels
+            start = time.perf_counter()
+            visual = connector(tower(pixels))
+            spent.append((time.perf_counter() - start) * 1_000 / len(pixels))
+    rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_024
+    count = visual.tokens.shape[0] * visual.tokens.shape[1]
+    spread = f"{min(spent):.1f} to {max(spent):.1f}"
+    print(f"{tiles:5} {len(pixels):5} {count:6} {rise:9.1f} {statistics.median(spent):9.1f}  {spread}", flush=True)
+
+
+def main() -> None:
+    """One process a row, so that peaks do not add up."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tiles", type=int)
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--name", default="bundled/eye")
+    parser.add_argument("--side", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=5)
+    chosen = parser.parse_args()
+    if chosen.tiles is not None:
+        measure(chosen.tiles, chosen.at_once, chosen.name, chosen.side, chosen.repeats)
+        return
+    print("tiles views tokens  peak MiB ms a view  spread")
+    for tiles in COUNTS:
+        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--tiles", str(tiles)], check=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Costs for the terminal: of a recipe, a run, a model folder or a hub id; of the whole shelf; and what fits."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from isthmus.cli.commands import Cost as CostCommand
+from isthmus.cli.fields import with_fields
+from isthmus.cli.stages import saved_stage
+from isthmus.cli.tables import gib, short
+from isthmus.config import did_you_mean
+from isthmus.data.sources import Source, WorldCaptions
+from isthmus.measure import (
+    SYMBOLS,
+    Cost,
+    TrainingMemory,
+    cost,
+    fits,
+    formulas,
+    native_model,
+    read_bytes,
+    shelf,
+    training_memory,
+)
+from isthmus.recipes import RECIPES
+from isthmus.runs import STAGE_FILE
+from isthmus.train.stage import AdamW, Stage
+
+SHELF_RECIPE = "llava15/stage1"
+"""Whose encoder and language model stand at the ends of the shelf when nothing is named."""
+_LARGEST_SIDE = 100_000
+
+
+def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | str]:
+    """Everything that `isthmus cost` prints.
+
+    Raises:
+        ValueError: nothing is named, the name is unknown, a size cannot be read, or the parts do not fit.
+    """
+    name = command.recipe or (SHELF_RECIPE if command.shelf else None)
+    if name is None:
+        raise ValueError(f"Name a recipe, a run folder, a model folder or a hub id. Recipes: {', '.join(RECIPES)}.")
+    stage = with_fields(find_stage(name), rest, command=f"cost {name}")
+    sizes: list[tuple[int, int] | None] = [read_size(text) for text in command.image] or [None]
+    if command.shelf:
+        yield shelf_table(stage, sizes[0], command.text_tokens)
+    elif command.fit is not None:
+        yield fit_table(stage, read_bytes(command.fit), sizes[0], command.text_tokens)
+    else:
+        yield from cost_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
+        if len(sizes) > 1:
+            yield sizes_table(stage, sizes, command.text_tokens)
+    if command.formulas:
+        yield formula_table(stage)
+        yield SYMBOLS
+
+
+def find_stage(name: str) -> Stage:
+    """The stage of a recipe or run folder, or one around the model of a folder or hub id, training its connector."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    folder = Path(name)
+    if (folder / STAGE_FILE).is_file():
+        return saved_stage(folder)
+    if not folder.is_dir() and (name.count("/") != 1 or name.split("/")[0] in {one.split("/")[0] for one in RECIPES}):
+        raise ValueError(f"Unknown recipe {name!r}.{did_you_mean(name, RECIPES)} There are: {', '.join(RECIPES)}.")
+    return Stage(
+        name=name,
+        model=native_model(name),
+        train=("connector",),
+        data=(Source(of=WorldCaptions(split="train", num_scenes=1)),),
+        optimizer=AdamW(peak_lr=1e-3),
+        batch_size=1,
+        steps=1,
+    )
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Width and height from '1344x896'.
+
+    Raises:
+        ValueError: no such pair of positive numbers.
+    """
+    match = re.fullmatch(r"(\d{1,6})[x*\u00d7](\d{1,6})", text.strip().lower())
+    size = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= min(size) <= max(size) <= _LARGEST_SIDE:
+        raise ValueError(f"{text!r} is no size of a picture. Write width and height in pixels, as --image 1344x896.")
+    return size
+
+
+def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int) -> Iterator[Table]:
+    """The cost of a stage: by part, and as a whole."""
+    bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens)
+    samples = stage.micro_batch_size or stage.batch_size
+    memory = training_memory(stage.model, train=stage.train, samples=samples, text_tokens=text_tokens, image=image)
+    parts = _table(
+        f"{stage.name}: an image of {bill.image[0]} x {bill.image[1]} px, {text_tokens} text tokens",
+        ("part", "parameters", "that learn", "frozen", "FLOPs, forward"),
+    )
+    for name, part in bill.parts.items():
+        parts.add_row(name, f"{part.parameters:,}", f"{part.learned:,}", f"{part.frozen:,}", f"{part.flops:,}")
+    parts.add_section()
+    frozen = bill.parameters - bill.learned
+    parts.add_row("all", f"{bill.parameters:,}", f"{bill.learned:,}", f"{frozen:,}", f"{bill.prefill_flops:,}")
+    yield parts
+    yield _whole(stage, bill, memory, samples)
+
+
+def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Table:
+    cached = stage.cached_views > 0 and not bill.encoder.learned
+    training = bill.training_flops(cached_features=cached)
+    views = f" in {bill.views} views" if bill.views > 1 else ""
+    rows = {
+        "visual tokens": f"{bill.visual_tokens:,}{views}",
+        "FLOPs to the first token": f"{short(bill.prefill_flops + bill.head_flops)} (dense attention)",
+        "FLOPs the visual tokens add in the LLM": f"{short(bill.llm_visual_flops)} (dense attention)",
+        "LLM prefill, causal attention": short(bill.llm_causal_flops),
+        "FLOPs of one position's logits": short(bill.head_flops),
+        "KV cache": gib(bill.kv_bytes),
+        "FLOPs to train on one sample": short(training) + (" (features kept)" if cached else ""),
+        f"memory to train, {samples} at a time": f"about {gib(memory.total)}",
+        "  weights": gib(memory.weights),
+        "  gradients and AdamW": gib(memory.gradients + memory.optimizer),
+        "  activations, estimated": gib(memory.activations),
+    }
+    table = Table(show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int) -> Table:
+    """One row a size of the picture."""
+    table = _table(
+        "By size of the picture", ("image", "views", "visual tokens", "FLOPs, all to the first token", "KV cache")
+    )
+    for size in sizes:
+        bill = cost(stage.model, train=stage.train, image=size, text_tokens=text_tokens)
+        flops = short(bill.prefill_flops + bill.head_flops)
+        image = f"{bill.image[0]} x {bill.image[1]}"
+        table.add_row(image, str(bill.views), f"{bill.visual_tokens:,}", flops, gib(bill.kv_bytes))
+    return table
+
+
+def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -> Table:
+    """One row a connector, with its default choices."""
+    encoder, llm = getattr(stage.model.encoder, "name", "encoder"), stage.model.llm
+    table = _table(
+        f"Every connector between {encoder} and {'nothing' if llm is None else llm.name}, {text_tokens} text tokens",
+        ("connector", "visual tokens", "parameters", "FLOPs, forward", "FLOPs, all to the first token", "KV cache"),
+    )
+    for row in shelf(stage.model, image=image, text_tokens=text_tokens):
+        if row.bill is None:
+            table.add_row(row.name, f"[dim]{row.misfit.split('. ')[0][:60]}[/dim]", *[""] * 4)
+            continue
+        bill, views = row.bill, row.bill.connector
+        whole = short(bill.prefill_flops + bill.head_flops)
+        numbers = (f"{bill.visual_tokens:,}", f"{views.parameters:,}", f"{views.flops:,}", whole, gib(bill.kv_bytes))
+        table.add_row(row.name, *numbers)
+    return table
+
+
+def fit_table(stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int) -> Table:
+    """Which micro-batch fits, for each precision, with and without checkpointing."""
+    learns = ", ".join(stage.train)
+    table = _table(
+        f"{stage.name}, training {learns}, in {gib(budget)}",
+        ("precision", "checkpointing", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
+    )
+    for fit in fits(stage.model, budget, train=stage.train, text_tokens=text_tokens, image=image):
+        memory = fit.memory
+        table.add_row(
+            fit.precision,
+            "yes" if fit.checkpointing else "no",
+            str(fit.samples) if fit.samples else "does not fit",
+            gib(memory.total),
+            gib(memory.weights),
+            gib(memory.gradients + memory.optimizer),
+            gib(memory.activations),
+        )
+    return table
+
+
+def formula_table(stage: Stage) -> Table:
+    """The formula of every quantity, part by part."""
+    table = Table(title="Formulas")
+    for heading in ("part", "quantity"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("formula", overflow="fold")
+    for formula in formulas(stage.model):
+        table.add_row(formula.part, formula.quantity, formula.text.replace("[", "\\["))
+    return table
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=number == 0)
+    return table

@@ -1,0 +1,74 @@
+"""`isthmus cost`: sizes and tilings, the shelf, what fits, formulas, and what can be named."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from isthmus.cli.costing import find_stage, read_size
+from isthmus.cli.main import main
+from isthmus.config import to_json
+from isthmus.connectors import CONNECTORS
+from isthmus.recipes import RECIPES
+from isthmus.runs import STAGE_FILE
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["cost", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "size"), [("1344x896", (1_344, 896)), (" 8X9 ", (8, 9)), ("3*4", (3, 4))])
+def test_sizes_of_pictures(text: str, size: tuple[int, int]) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["1344", "0x5", "axb", "5x", "1000000x5", "-3x4", "3x4x5"])
+def test_no_sizes_of_pictures(text: str) -> None:
+    with pytest.raises(ValueError, match="--image 1344x896"):
+        read_size(text)
+
+
+def test_sizes_and_a_tiling_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--model.encoder.tiles", "anyres", "--model.arrange", "anyres", "--text-tokens", "0")
+    text = said(capsys, "llava15/stage1", "--image", "672x672", "336x336", *options)
+    assert "2,928 in 5 views" in text
+    row = next(line for line in text.splitlines() if "336 x 336 " in line and "|" not in line and "views" not in line)
+    assert "1,176" in row or "1,752" in row
+
+
+def test_formulas_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "llava15/stage1", "--formulas")
+    assert "d_v d + d, then depth - 1 times d d + d." in text
+    assert "L [2 n (4 d d + FFN)" in text
+
+
+def test_the_shelf_needs_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "--shelf", "--text-tokens", "0")
+    for name in CONNECTORS:
+        assert f" {name} " in text
+    row = next(line for line in text.splitlines() if " mlp " in line)
+    assert "20,979,712" in row
+    assert "24,159,191,040" in row
+
+
+def test_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "llava15/stage1", "--fit", "24GiB")
+    rows = [line for line in text.splitlines() if " bfloat16 " in line]
+    assert len(rows) == 2
+    assert text.count("does not fit") == 2
+
+
+def test_a_hub_id_that_the_package_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "20,979,712" in said(capsys, "llava-hf/llava-1.5-7b-hf")
+
+
+def test_a_run_folder(tmp_path: Path) -> None:
+    stage = RECIPES["quickstart"]()
+    (tmp_path / STAGE_FILE).write_text(json.dumps({"stage": to_json(stage)}))
+    assert find_stage(str(tmp_path)) == stage
