@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from isthmus.connectors import (
+    AudioQFormerConfig,
     AveragePoolConfig,
     CAbstractorConfig,
     ConnectorConfig,
     HoneybeeResamplerConfig,
+    InstructQFormerConfig,
     LdpV2Config,
     LinearConfig,
     MatryoshkaConfig,
@@ -18,6 +20,8 @@ from isthmus.connectors import (
     QLlamaConfig,
     QwenVlConfig,
     TokenPackerConfig,
+    VideoQFormerConfig,
+    WindowedQFormerConfig,
 )
 from isthmus.features import FeatureShape, Grid, LLMShape
 
@@ -130,3 +134,37 @@ def test_the_text_side_and_its_heads_are_counted(config: ConnectorConfig) -> Non
     with torch.device("meta"):
         built = config.build(EVA_G, target)
     assert sum(weight.numel() for weight in built.parameters()) == config.parameters(EVA_G, target)
+
+
+def test_parameters_of_instructblip() -> None:
+    """The Q-Former with its text side is 185.7M, all that learns before Vicuna-7B 188.8M."""
+    config = InstructQFormerConfig()
+    assert config.parameters(EVA_G, llm(4_096)) == 188_837_376
+    assert config.qformer.stack_parameters(1_408) + 56_687_616 + 23_441_664 + 393_216 == 185_660_160
+
+
+def test_a_token_of_instruction_costs_its_passage_through_the_qformer() -> None:
+    config = InstructQFormerConfig()
+    assert config.text_flops(32) == 12 * (
+        8 * 32 * 768**2 + 4 * 32 * 32 * 768 + 4 * 32 * 64 * 768 + 4 * 32 * 768 * 3_072
+    )
+    assert config.flops(EVA_G, llm(4_096)) == 12_949_192_704 + config.text_flops(128)
+
+
+def test_parameters_of_video_llama() -> None:
+    """18.9M and 19.7M in the outer Q-Formers."""
+    assert VideoQFormerConfig().video.stack_parameters(768) == 18_905_088
+    assert AudioQFormerConfig().sizes.stack_parameters(1_024) == 19_691_520
+    clip = FeatureShape(width=1_408, grid=Grid(8, 16, 16), prefix=8)
+    frames = QFormerConfig().stack_flops(1_408, 257)
+    assert frames == 12_747_866_112
+    outer = VideoQFormerConfig().video.stack_flops(768, 8 * 32)
+    assert VideoQFormerConfig().flops(clip, llm(4_096)) == 8 * frames + outer + 2 * 32 * 768 * 4_096
+
+
+def test_parameters_of_a_granite_projector() -> None:
+    """20.76M for SigLIP so400m before a language model of width 2560, four of eight tokens a side."""
+    config = WindowedQFormerConfig(query_side=4, window_side=8)
+    source = FeatureShape(width=1_152, grid=Grid(1, 24, 24))
+    assert config.parameters(source, llm(2_560)) == 20_763_520
+    assert config.num_tokens(source.grid) == 144
