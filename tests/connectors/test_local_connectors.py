@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import DeformableDetrConfig
+from transformers.models.deformable_detr.modeling_deformable_detr import DeformableDetrMultiscaleDeformableAttention
 
 from isthmus.connectors import (
     CAbstractorConfig,
@@ -162,6 +164,33 @@ def looking(offset: tuple[float, float]) -> Tensor:
 )
 def test_deformable_offsets_are_in_patches_right_and_down(offset: tuple[float, float], found: float) -> None:
     assert looking(offset).item() == pytest.approx(found, abs=1e-5)
+
+
+def test_deformable_attention_over_levels_is_that_of_transformers() -> None:
+    torch.manual_seed(5)
+    config = DeformableDetrConfig(d_model=16, num_feature_levels=2)
+    public = DeformableDetrMultiscaleDeformableAttention(config, num_heads=2, n_points=3)
+    ours = DeformableAttention(16, heads=2, points=3, levels=2)
+    names = {
+        "offsets": "sampling_offsets",
+        "weights": "attention_weights",
+        "value": "value_proj",
+        "out": "output_proj",
+    }
+    for mine, theirs in names.items():
+        public.get_submodule(theirs).load_state_dict(ours.get_submodule(mine).state_dict())
+    queries, features = torch.randn(2, 5, 16), torch.randn(2, 2, 12, 16)
+    references, shapes = torch.rand(1, 5, 2), [(3, 4), (3, 4)]
+    given = ours(queries, [level.unflatten(1, (3, 4)) for level in features.unbind(1)], references)
+    wanted, _ = public(
+        hidden_states=queries,
+        encoder_hidden_states=features.flatten(1, 2),
+        reference_points=references[:, :, None].expand(2, -1, 2, -1),
+        spatial_shapes=torch.tensor(shapes),
+        spatial_shapes_list=shapes,
+        level_start_index=torch.tensor([0, 12]),
+    )
+    torch.testing.assert_close(given, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_deformable_attention_starts_as_a_ring() -> None:

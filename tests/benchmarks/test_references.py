@@ -1,0 +1,141 @@
+"""What connectors are timed against computes the same, and passes the same oracles."""
+
+import math
+
+import pytest
+import torch
+from oracle_files import Oracle, oracles
+from torch import nn
+
+from benchmarks.connectors import interval, verdict
+from benchmarks.references import make_reference
+from benchmarks.references.cases import UNTIMED, make_case, make_inputs
+from benchmarks.references.plain_honeybee import PlainCAbstractor, PlainDAbstractor, PlainMlp, PlainResampler
+from benchmarks.references.plain_maps import PlainAveragePool, PlainLdp, PlainLdpV2, PlainTokenPacker
+from isthmus.connectors import CONNECTORS
+
+WITHOUT = ("qllama",)
+"""Connectors that have no reference: no library has the class, and a copy would be one of our own layers."""
+
+
+@pytest.mark.parametrize("name", [name for name in CONNECTORS if name not in UNTIMED])
+def test_a_reference_with_equal_weights_gives_equal_numbers(name: str) -> None:
+    case = make_case(name, tiny=True)
+    connector = case.config.build(case.source, case.target).eval()
+    reference = make_reference(case.config, case.source, case.target, attention="sdpa")
+    assert (reference is None) is (name in WITHOUT)
+    if reference is None:
+        return
+    reference.module.eval()
+    reference.take_weights(connector)
+    features, text = make_inputs(case, batch=2, device="cpu", dtype=torch.float32)
+    ours = (connector(features) if text is None else connector(features, text)).tokens
+    torch.testing.assert_close(ours, reference(features, text), atol=1e-5, rtol=1e-4)
+    counted = case.config.parameters(case.source, case.target)
+    frozen = sum(weight.numel() for weight in reference.module.parameters() if not weight.requires_grad)
+    assert sum(weight.numel() for weight in reference.module.parameters()) - frozen == counted
+
+
+def close(oracle: Oracle, key: str, module: nn.Module, *given: torch.Tensor) -> None:
+    module.load_state_dict(oracle.below("weights/"))
+    with torch.no_grad():
+        torch.testing.assert_close(module.eval()(*given), oracle.tensors[key], atol=1e-5, rtol=1e-4)
+
+
+@oracles("honeybee_cabstractor")
+def test_plain_c_abstractor(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    if said["prenorm"] or said["num_eos_tokens"] or not said["depth"] or not said["pos_emb"] or said["mlp_depth"] != 2:
+        pytest.skip("the plain module has the published options alone")
+    side = math.isqrt(said["num_query_tokens"])
+    sizes = {"width": said["hidden_size"], "depth": said["depth"], "side": side}
+    plain = PlainCAbstractor(x.shape[1], x.shape[2], said["output_hidden_size"], **sizes)
+    close(oracle, "outputs/last_hidden_state", plain, x)
+
+
+@oracles("honeybee_dabstractor")
+def test_plain_d_abstractor(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    if said["pooled_v_target"] == "none" or not said["pos_emb"] or said["num_eos_tokens"] or x.dim() == 4:
+        pytest.skip("the plain module has the published options alone")
+    plain = PlainDAbstractor(
+        x.shape[1],
+        x.shape[2],
+        said["output_hidden_size"],
+        side=math.isqrt(said["num_queries"]),
+        layer=(said["d_model"], said["heads"], said["n_points"], said["ffn"]),
+        layers=said["decoder_layers"],
+        pooled=said["pooled_v_target"],
+    )
+    close(oracle, "outputs/last_hidden_state", plain, x)
+
+
+@oracles("honeybee_mlp")
+def test_plain_mlp(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    plain = PlainMlp(x.shape[2], said["output_hidden_size"], depth=said["depth"], prenorm=True)
+    close(oracle, "outputs/last_hidden_state", plain, x)
+
+
+def test_plain_resampler() -> None:
+    """The oracle has positions, which Honeybee's configuration leaves out: they are added to the features here."""
+    oracle = Oracle("honeybee_resampler")
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    plain = PlainResampler(
+        x.shape[2],
+        said["output_hidden_size"],
+        queries=said["num_query_tokens"],
+        width=said["hidden_size"],
+        layers=said["num_hidden_layers"],
+        heads=said["num_attention_heads"],
+        inner=said["intermediate_size"],
+    )
+    x = x + oracle.tensors.pop("weights/pos_emb")
+    close(oracle, "outputs/last_hidden_state", plain, x)
+
+
+@oracles("deco_avgpool")
+def test_plain_average_pool(name: str) -> None:
+    oracle = Oracle(name)
+    said = oracle.config
+    plain = PlainAveragePool(said["mm_hidden_size"], said["llm_hidden_size"], math.isqrt(said["query_num"]))
+    close(oracle, "outputs/y", plain, oracle.tensors["inputs/x"])
+
+
+@oracles("mobilevlm_ldp")
+def test_plain_ldp(name: str) -> None:
+    oracle = Oracle(name)
+    said = oracle.config
+    inner = oracle.tensors["weights/model.mb_block.1.block.1.fc1.weight"].shape[0]
+    close(oracle, "case0/y", PlainLdp(said["mm_hidden_size"], said["hidden_size"], inner), oracle.tensors["case0/x"])
+
+
+@oracles("mobilevlm_ldpv2")
+def test_plain_ldp_v2(name: str) -> None:
+    oracle = Oracle(name)
+    said = oracle.config
+    close(oracle, "case1/y", PlainLdpV2(said["mm_hidden_size"], said["hidden_size"], 12), oracle.tensors["case1/x"])
+
+
+@oracles("tokenpacker")
+def test_plain_token_packer(name: str) -> None:
+    oracle = Oracle(name)
+    said, x, levels = oracle.config, oracle.tensors["inputs/x"], oracle.tensors["inputs/x_multi"]
+    for factor in said["scale_factors"]:
+        sizes = {"width": said["embed_dim"], "heads": said["num_heads"], "factor": factor}
+        plain = PlainTokenPacker(x.shape[2], levels.shape[2], said["hidden_size"], **sizes)
+        close(oracle, f"outputs/scale{factor}/y", plain, x, levels)
+
+
+def test_the_interval_holds_one_and_is_as_wide_as_the_noise() -> None:
+    assert interval([1.0] * 9, [1.0] * 9) == (1.0, 1.0)
+    low, high = interval([1.0, 1.1, 1.2, 1.3, 1.4], [1.0, 1.1, 1.2, 1.3, 1.4])
+    assert 1.0 / 1.4 <= low < 1.0 < high <= 1.4
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(0.8, "faster"), (0.95, "as fast"), (1.05, "as fast"), (1.2, "slower")])
+def test_the_verdict_is_against_the_references_own_spread(ratio: float, said: str) -> None:
+    assert verdict({"ratio": ratio, "itself": (0.9, 1.1)}) == said
