@@ -140,20 +140,25 @@ class GatedBlock(nn.Module):
         self,
         hidden: Float[Tensor, "rows length width"],
         pair: Float[Tensor, "rows sources pairs"],
-        mask: Bool[Tensor, "rows length sources"],
-        blind: Bool[Tensor, "rows length"],
-        *,
-        mean: bool,
+        sight: "Sight",
     ) -> Float[Tensor, "rows length width"]:
-        """`pair` holds the memory's keys and values. `blind` positions get nothing, or with `mean` the values' mean."""
+        """`pair` holds the memory's keys and values."""
         keys, values = pair.chunk(2, dim=-1)
-        queries = self.query(self.norm(hidden)).masked_fill(blind[..., None], 0.0)
-        looked = attend(queries, keys, values, heads=self.heads, mask=mask)
-        if not mean:
-            looked = looked.masked_fill(blind[..., None], 0.0)
+        queries = self.query(self.norm(hidden)).masked_fill(sight.even[..., None], 0.0)
+        looked = attend(queries, keys, values, heads=self.heads, mask=sight.mask)
+        looked = looked.masked_fill(sight.blind[..., None], 0.0)
         hidden = hidden + self.gate.tanh() * self.out(looked)
         fed: Tensor = hidden + self.ffn_gate.tanh() * self.ffn(hidden)
         return fed
+
+
+@dataclass(frozen=True)
+class Sight:
+    """Which sources a position may look at; `even` positions get their mean, `blind` ones nothing."""
+
+    mask: Bool[Tensor, "rows length sources"]
+    even: Bool[Tensor, "rows length"]
+    blind: Bool[Tensor, "rows length"]
 
 
 @dataclass(frozen=True)
@@ -185,24 +190,22 @@ class LookAtImages:
         block = self.blocks[str(layer)]
         assert isinstance(block, GatedBlock)
         places = torch.arange(state.offset, state.offset + hidden.shape[1], device=hidden.device)
-        seen = self.slots.seen[:, places.clamp(max=self.slots.seen.shape[1] - 1)]
-        mask, blind = self._sight(seen)
+        sight = self._sight(self.slots.seen[:, places.clamp(max=self.slots.seen.shape[1] - 1)], state.repeats)
         # Beams are folded into positions, so that a row's keys and values are shared by them.
         rows = "(rows beams) length width -> rows (beams length) width"
         folded = rearrange(hidden.to(self.memory.dtype), rows, beams=state.repeats)
-        mask, blind = mask.repeat(1, state.repeats, 1), blind.repeat(1, state.repeats)
-        looked = block(folded, self._pair(block, layer), mask, blind, mean=self.all_before)
-        back = rearrange(looked, "rows (beams length) width -> (rows beams) length width", beams=state.repeats)
+        looked = block(folded, self._pair(block, layer), sight)
+        back: Tensor = rearrange(looked, "rows (beams length) width -> (rows beams) length width", beams=state.repeats)
         return back.to(hidden.dtype)
 
-    def _sight(
-        self, seen: Int[Tensor, "rows length"]
-    ) -> tuple[Bool[Tensor, "rows length sources"], Bool[Tensor, "rows length"]]:
+    def _sight(self, seen: Int[Tensor, "rows length"], beams: int) -> Sight:
         owner, last = self.slots.owner[:, None, :], seen[:, :, None]
-        may = (owner >= 0) & (owner <= last) if self.all_before else (owner >= 0) & (owner == last)
-        blind = ~may.any(dim=-1)
-        may = may | (blind[..., None] & (owner >= 0))
-        return may.repeat_interleave(self.latents, dim=-1), blind
+        real = owner >= 0
+        may = real & (owner <= last if self.all_before else owner == last)
+        even = ~may.any(dim=-1)
+        blind = even & ~real.any(dim=-1) if self.all_before else even
+        mask = (may | (even[..., None] & real)).repeat_interleave(self.latents, dim=-1)
+        return Sight(mask.repeat(1, beams, 1), even.repeat(1, beams), blind.repeat(1, beams))
 
     def _pair(self, block: GatedBlock, layer: int) -> Float[Tensor, "rows sources pairs"]:
         """The memory's keys and values: computed once a batch when writing, anew in every pass of training."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from transformers import Cache
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ class AdditionDoor:
             return None
         by_name = "hidden_states" in kwargs
         hidden = kwargs["hidden_states"] if by_name else args[0]
-        cache = kwargs.get("past_key_values")
+        # Families name the cache differently, and GPT-2 hands it over by position.
+        cache = next((value for value in (*kwargs.values(), *args) if isinstance(value, Cache)), None)
         offset = 0 if cache is None else int(cache.get_seq_length(index))
         repeats, rest = divmod(hidden.shape[0], self._rows)
         assert rest == 0, f"{hidden.shape[0]} rows reached layer {index} for a batch of {self._rows}"

@@ -287,9 +287,10 @@ def test_additions_reach_every_decoder(family: str, root: Path) -> None:
     assert addition.seen == [(8, 0, 1)]
 
 
-def test_additions_know_cache_and_beams(root: Path) -> None:
-    model = config("llama", root).build()
-    ids, embeddings, mask = inputs(model, 32, (6, 6), left=True)
+@pytest.mark.parametrize("family", CONFIGS)
+def test_additions_know_cache_and_beams(family: str, root: Path) -> None:
+    model = config(family, root).build()
+    ids, embeddings, mask = inputs(model, config(family, root).shape().embedding_width, (6, 6), left=True)
     addition = AddConstant(torch.zeros(32))
     model.add_to_layers(addition, 2)
     model.generate(embeddings, ids, mask, Generation(max_new_tokens=3, num_beams=2))
