@@ -118,8 +118,9 @@ def cost(
     counts = dict.fromkeys(PARTS, (0, 0)) | _counts(known, train)
     flops = {
         "encoder": views * encoder.flops(),
-        "connector": views * known.connector.flops(source, target),
-        "arrange": 0,
+        "connector": views * known.connector.flops(source, target)
+        + known.connector.layer_flops(source, target, views=views, positions=total),
+        "arrange": known.arrange.flops(known.place([plan])[0], known.connector.num_tokens(source.grid), target),
         "llm": llm.flops(total),
     }
     parts = {name: PartCost(parameters=counts[name][0], learned=counts[name][1], flops=flops[name]) for name in PARTS}

@@ -10,13 +10,16 @@ import pytest
 import torch
 from PIL import Image
 from tiny_towers import save
+from torch.nn import functional
 
 from isthmus.encoders import TILINGS, CachedEncoder, FeatureCache, TilingConfig, VisionEncoder
 from isthmus.encoders.tiles import (
+    DEEPSTACK_GRIDS,
     LLAVA15_HD_GRIDS,
     ONEVISION_GRIDS,
     AnyresTiles,
     DynamicTiles,
+    FinerTiles,
     OneView,
     SubImages,
     TokenPackerTiles,
@@ -105,6 +108,30 @@ def test_the_thumbnail_of_tokenpacker_is_made_from_the_padded_canvas(eye: Vision
     torch.testing.assert_close(pixels[-1][:, :4], white[:, :4])
     black = eye.build().prepare(Image.new("RGB", (SIDE, SIDE), "black")).pixels[0]
     torch.testing.assert_close(pixels[-1][:, 9:], black[:, 9:])
+
+
+def test_finer_crops_follow_all_views(eye: VisionEncoder) -> None:
+    """The crops of the first view show what the view shows: averaged in squares they are the view again."""
+    config = replace(eye, tiles=FinerTiles(tiles=SubImages()))
+    ready = config.build().prepare(picture((96, 90)))
+    assert (ready.tiles, ready.whole, len(ready.pixels)) == (Grid(1, 2, 2), "first", 25)
+    assert config.most_views() == 25
+    for view in range(5):
+        crops = ready.pixels[5 + 4 * view : 9 + 4 * view]
+        large = torch.cat([torch.cat(list(crops[:2]), dim=-1), torch.cat(list(crops[2:]), dim=-1)], dim=-2)
+        assert float((functional.avg_pool2d(large, 2) - ready.pixels[view]).abs().mean()) < 0.1
+    alone = replace(eye, tiles=FinerTiles(tiles=OneView())).plan((96, 90))
+    assert (len(alone.views), alone.whole) == (5, "none")
+
+
+def test_crops_of_deepstack_are_stretched_over_the_grid() -> None:
+    cut = AnyresTiles(grids=DEEPSTACK_GRIDS, pad=False).cut((700, 500), 336)
+    assert (cut.grid, cut.resized, cut.offset, cut.num_views) == (Grid(1, 2, 2), (672, 672), (0, 0), 5)
+
+
+def test_finer_crops_need_the_whole_first() -> None:
+    with pytest.raises(ValueError, match="puts it last"):
+        FinerTiles(tiles=DynamicTiles()).cut((900, 600), 448)
 
 
 def test_chunks_change_nothing(eye: VisionEncoder) -> None:
@@ -196,6 +223,7 @@ def test_kept_features_of_tiles(eye: VisionEncoder, tmp_path: Path) -> None:
         (AnyresTiles, {"grids": ((0, 2),)}, "must list"),
         (SubImages, {"columns": 0}, "1 or more"),
         (TokenPackerTiles, {"max_tiles": 12}, "9, 16 and 25"),
+        (FinerTiles, {"factor": 1}, "at least 2 times finer"),
     ],
 )
 def test_impossible_tilings_are_refused(made: type[TilingConfig], options: dict[str, Any], said: str) -> None:

@@ -27,9 +27,12 @@ from isthmus.model import Model
 GIB = 2**30
 
 
+CLIP = VisionEncoder(name="openai/clip-vit-large-patch14", image_size=224)
+
+
 def small() -> Model:
     return Model(
-        encoder=VisionEncoder(name="openai/clip-vit-large-patch14", image_size=224),
+        encoder=CLIP,
         connector=MlpConfig(),
         llm=CausalLM(name="facebook/opt-2.7b", max_tokens=2_048),
     )
@@ -57,9 +60,7 @@ def test_the_largest_batch_fits_and_one_more_does_not() -> None:
             assert fit.memory.total <= 24 * GIB < fit.memory.total + one
         else:
             assert fit.memory.total > 24 * GIB
-    again = training_memory(
-        replace(small(), encoder=replace(small().encoder, precision="bfloat16"), llm=half(small())), samples=3
-    )
+    again = training_memory(replace(small(), encoder=replace(CLIP, precision="bfloat16"), llm=half(small())), samples=3)
     fit = found["bfloat16", False]
     assert again.weights == fit.memory.weights
     assert again.activations == 3 * (fit.memory.activations // fit.samples)
@@ -85,10 +86,10 @@ def test_a_tower_that_learns_keeps_activations_and_chunks_bound_them() -> None:
     frozen = training_memory(small(), train=("connector",)).activations
     learned = training_memory(small(), train=("connector", "encoder")).activations
     assert learned > frozen
-    tiled = replace(small().encoder, tiles=AnyresTiles(), image_size=224, checkpointing=True, views_at_once=1)
-    images = {"image": (448, 448), "train": ("connector", "encoder")}
-    bounded = training_memory(replace(small(), encoder=tiled), **images)  # type: ignore[arg-type]
-    kept = training_memory(replace(small(), encoder=replace(tiled, checkpointing=False)), **images)  # type: ignore[arg-type]
+    tiled = replace(CLIP, tiles=AnyresTiles(), image_size=224, checkpointing=True, views_at_once=1)
+    image, train = (448, 448), ("connector", "encoder")
+    bounded = training_memory(replace(small(), encoder=tiled), image=image, train=train)
+    kept = training_memory(replace(small(), encoder=replace(tiled, checkpointing=False)), image=image, train=train)
     a_tower = (learned - frozen) * 9 // 10
     assert kept.activations - bounded.activations > 3 * a_tower
 
@@ -105,7 +106,7 @@ def test_every_connector_stands_on_the_shelf() -> None:
 
 
 def test_a_misfit_on_the_shelf_says_why() -> None:
-    odd = replace(small(), encoder=replace(small().encoder, image_size=210))
+    odd = replace(small(), encoder=replace(CLIP, image_size=210))
     row = next(row for row in shelf(odd) if row.name == "pixel-shuffle")
     assert "15 x 15" in row.misfit
 

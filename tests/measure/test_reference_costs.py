@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
-from isthmus.connectors import MlpConfig, PixelShuffleConfig
+from isthmus.connectors import (
+    AveragePoolConfig,
+    GatedCrossAttentionConfig,
+    MlpConfig,
+    PixelShuffleConfig,
+)
+from isthmus.connectors.arrange import ARRANGEMENTS, DeepStack
 from isthmus.encoders import VisionEncoder
-from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, OneView, SubImages
+from isthmus.encoders.tiles import DEEPSTACK_GRIDS, AnyresTiles, DynamicTiles, FinerTiles, OneView, SubImages
 from isthmus.llms import CausalLM
 from isthmus.measure import cost
 from isthmus.measure.cost import causal_flops
-from isthmus.measure.known import local_name
+from isthmus.measure.known import local_name, offline
 from isthmus.model import Model
 
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 64}
@@ -121,10 +127,30 @@ def test_llava_one_view_and_five_views_in_sequence() -> None:
     assert five.encoder.flops == 5 * 381_918_216_192
 
 
-def test_stacked_views_cost_the_encoder_and_projector_alone() -> None:
-    """1 + 4 views with only 576 positions in the language model: the bill of DeepStack-L."""
-    one, five = cost(llava(), text_tokens=0), cost(llava(tiles=SubImages()), text_tokens=0)
-    assert one.llm.flops + five.encoder.flops + five.connector.flops == 9_664_691_404_800
+def test_deepstack_costs_the_encoder_and_the_projector_alone() -> None:
+    """DeepStack-L: 1 + 4 views, 576 positions in the language model, a fifth more to the first token."""
+    stacked = replace(llava(tiles=AnyresTiles(grids=DEEPSTACK_GRIDS, pad=False)), arrange=DeepStack())
+    bill = cost(stacked, image=(672, 672), text_tokens=0)
+    assert (bill.views, bill.visual_tokens) == (5, 576)
+    assert (bill.prefill_flops, bill.kv_bytes) == (9_664_691_404_800, 301_989_888)
+
+
+def test_deepstack_hd_reads_2880_positions_and_stacks_four_times_as_many() -> None:
+    stacked = replace(llava(tiles=FinerTiles(tiles=SubImages())), arrange=DeepStack(every_view=True))
+    bill = cost(stacked, image=(1_344, 1_344), text_tokens=0)
+    assert (bill.views * 576, bill.visual_tokens) == (14_400, 2_880)
+    assert bill.llm.flops == 41_650_445_352_960
+
+
+def test_gated_cross_attention_is_counted_in_every_layer_it_enters() -> None:
+    model = offline(replace(llava(), connector=GatedCrossAttentionConfig()))
+    source, target = model.source(), model.target()
+    few, many = (cost(model, text_tokens=length).connector.flops for length in (10, 20))
+    inner, latents, ffn = 512, 64, 4
+    a_position = 4 * 4_096 * inner + 4 * latents * inner + 4 * ffn * 4_096**2
+    layers = len(GatedCrossAttentionConfig().layers(target))
+    assert many - few == 10 * layers * a_position
+    assert few > GatedCrossAttentionConfig().flops(source, target)
 
 
 @pytest.mark.parametrize(("tiles", "tokens"), [(1, 256), (2, 768), (6, 1_792), (12, 3_328), (40, 10_496)])
@@ -161,8 +187,6 @@ def test_internvit_of_six_billion(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("arrange", "tokens"), [("anyres", 2_928), ("concatenate", 2_880)])
 def test_a_square_image_in_llava_next(arrange: str, tokens: int) -> None:
-    from isthmus.connectors.arrange import ARRANGEMENTS
-
     model = replace(llava(tiles=AnyresTiles()), arrange=ARRANGEMENTS[arrange]())
     bill = cost(model, image=(672, 672), text_tokens=0)
     assert bill.visual_tokens == tokens
@@ -171,8 +195,6 @@ def test_a_square_image_in_llava_next(arrange: str, tokens: int) -> None:
 
 def test_mm1_at_1344_pixels() -> None:
     """Five images of 144 tokens."""
-    from isthmus.connectors import AveragePoolConfig
-
     encoder = VisionEncoder(name="openai/clip-vit-large-patch14", image_size=672, tiles=SubImages())
     model = replace(llava(), encoder=encoder, connector=AveragePoolConfig(side=12))
     assert cost(model, image=(1_344, 1_344), text_tokens=0).visual_tokens == 720

@@ -87,7 +87,7 @@ def test_llava_next(name: str) -> None:
     with Oracle(name) as oracle:
         made, plans, visual = layout(oracle)
         placed: Placed = made(visual, plans)
-        got = spliced(oracle, list(torch.split(placed.tokens, placed.lengths)))
+        got = spliced(oracle, list(torch.split(placed.tokens, list(placed.lengths))))
         oracle.check_all("outputs/", got.get)
 
 
@@ -96,7 +96,7 @@ def test_onevision(name: str) -> None:
     with Oracle(name) as oracle:
         made, plans, visual = layout(oracle)
         placed: Placed = made(visual, plans)
-        packed = list(torch.split(placed.tokens, placed.lengths))
+        packed = list(torch.split(placed.tokens, list(placed.lengths)))
         for number, part in enumerate(packed):
             oracle.check(f"outputs/packed_{number}", part)
         order = oracle.tensors["inputs/image_order"].tolist()

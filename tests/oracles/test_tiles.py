@@ -222,7 +222,9 @@ def embeddings(oracle: Oracle, at: str, case: dict[str, Any]) -> Tensor:
     assert table is not None
     old = case["trained_image"] // case["patch"]
     new = Grid(1, case["height"] // case["patch"], case["width"] // case["patch"])
-    return patches + interpolate_positions(table.reshape(-1, table.shape[-1]), Grid(1, old, old), new, prefix=prefix)
+    rows = table.reshape(-1, table.shape[-1])
+    embedded: Tensor = patches + interpolate_positions(rows, Grid(1, old, old), new, prefix=prefix)
+    return embedded
 
 
 def test_a_wrong_grid_is_refused() -> None:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from tiny_stage import COLOURS, tiny_stage
 
-from isthmus.connectors.arrange import Anyres, ArrangementConfig, Concatenate, Separated
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, Concatenate, DeepStack, Separated
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
 from isthmus.encoders import TilingConfig, VisionEncoder
@@ -34,6 +34,7 @@ WAYS: dict[str, tuple[TilingConfig, ArrangementConfig]] = {
     "internvl": (DynamicTiles(max_tiles=6), Concatenate()),
     "mm1": (SubImages(), Concatenate()),
     "tokenpacker-hd": (TokenPackerTiles(), Separated()),
+    "deepstack-l": (AnyresTiles(grids=((1, 2), (2, 1), (3, 1)), pad=False), DeepStack(groups=3, start_layer=0)),
 }
 
 
@@ -118,7 +119,8 @@ def test_a_batch_is_its_samples_and_every_count_is_the_same(way: str, tmp_path: 
         batch = config.batch(some, tokenizer=model.llm.tokenizer, plans=plans, pixels=pixels)
         assert int(batch.visual.sum()) == sum(config.num_visual_tokens(one) for one in plans)
         with torch.no_grad():
-            return model(batch).row_losses(len(some)).tolist()
+            found: list[float] = model(batch).row_losses(len(some)).tolist()
+        return found
 
     together = losses(samples)
     alone = [losses([sample])[0] for sample in samples]

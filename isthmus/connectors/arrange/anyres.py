@@ -134,7 +134,7 @@ class AnyresLayout(Arrangement):
 
     def _map(self, tiles: Float[Tensor, "tiles tokens width"], plan: Plan) -> Float[Tensor, "rows columns width"]:
         kept, tokens = self.config.map_of(plan), _token_grid(plan.tokens)
-        whole = rearrange(
+        whole: Tensor = rearrange(
             tiles,
             "(down across) (rows columns) width -> (down rows) (across columns) width",
             down=plan.tiles.rows,
@@ -147,7 +147,8 @@ class AnyresLayout(Arrangement):
         channels = rearrange(whole, "rows columns width -> 1 width rows columns")
         size = (kept.final_rows, kept.final_columns)
         shrunk = functional.interpolate(channels, size=size, mode="bilinear", align_corners=False)
-        return rearrange(shrunk, "1 width rows columns -> rows columns width")
+        small: Tensor = rearrange(shrunk, "1 width rows columns -> rows columns width")
+        return small
 
     def _ended(self, rows: Float[Tensor, "rows columns width"]) -> Float[Tensor, "rows longer width"]:
         """The newline token at the end of every row."""

@@ -24,15 +24,20 @@ LLAVA15_HD_GRIDS = (
 )
 """LLaVA-1.5-HD at 224 px: up to six tiles."""
 
+DEEPSTACK_GRIDS = ((1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
+"""DeepStack-L (arXiv:2406.04334): every grid of two to four crops, with `pad=False`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnyresTiles(TilingConfig):
-    """The best of `grids`; the image keeps its aspect and is centred on black."""
+    """The best of `grids`; the image keeps its aspect and is centred on black, or is stretched over all tiles."""
 
     grids: tuple[tuple[int, int], ...] = LLAVA_NEXT_GRIDS
     """(columns, rows) to choose from; of equally good ones the first wins."""
     whole: bool = True
     """Put the whole image before the tiles."""
+    pad: bool = True
+    """Keep the aspect and pad; without, resize to the grid as it is (DeepStack), and let nothing be unpadded."""
 
     def __post_init__(self) -> None:
         if not self.grids or any(len(grid) != 2 or min(grid) < 1 for grid in self.grids):
@@ -43,7 +48,7 @@ class AnyresTiles(TilingConfig):
     def cut(self, size: tuple[int, int], side: int) -> Cut:
         """The best grid, the resized image inside it, and where that begins."""
         wide, high = best_resolution(size, [(columns * side, rows * side) for columns, rows in self.grids])
-        resized = fit_inside(size, (wide, high))
+        resized = fit_inside(size, (wide, high)) if self.pad else (wide, high)
         return Cut(
             grid=Grid(1, high // side, wide // side),
             resized=resized,

@@ -1,6 +1,6 @@
 """What every tiling is: from the size of an image to the views that the encoder sees, before a pixel is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from PIL import Image
@@ -24,11 +24,14 @@ class Cut:
     offset: tuple[int, int] = (0, 0)
     whole: Whole = "none"
     tiled: bool = True
+    finer: int = 1
+    """Above 1, each of these views has `finer` x `finer` crops of its own, which come after all of them."""
 
     @property
     def num_views(self) -> int:
-        """Views of the image: its tiles, and the whole where that is one more."""
-        return (self.grid.size if self.tiled else 0) + (self.whole != "none" or not self.tiled)
+        """Views of the image: its tiles, the whole where that is one more, and the finer crops of each."""
+        coarse = (self.grid.size if self.tiled else 0) + (self.whole != "none" or not self.tiled)
+        return coarse * (1 + (self.finer**2 if self.finer > 1 else 0))
 
     def boxes(self, side: int) -> list[tuple[int, int, int, int]]:
         """Left, top, right, bottom of every tile on the canvas, row by row."""
@@ -62,14 +65,35 @@ def make_views(
     """The views of an RGB image in the order of its plan, each `side` x `side` pixels, and how it was cut."""
     image = image if image.mode == "RGB" else image.convert("RGB")
     cut = tiling.cut(image.size, side)
+    views = _views(image, tiling, cut, side, fit, normalisation)
+    if cut.finer > 1:
+        squares = Cut(grid=Grid(1, cut.finer, cut.finer), resized=(0, 0)).boxes(side)
+        large = _views(image, tiling, cut, side * cut.finer, fit, normalisation, scale=cut.finer)
+        views += [view.crop(box) for view in large for box in squares]
+    return views, cut
+
+
+def _views(
+    image: Image.Image,
+    tiling: TilingConfig,
+    cut: Cut,
+    side: int,
+    fit: Fit,
+    normalisation: Normalisation,
+    *,
+    scale: int = 1,
+) -> list[Image.Image]:
+    """Tiles and whole of one cut, whose sizes are multiplied by `scale`."""
     if not cut.tiled:
-        return [tiling.whole_view(image, image, cut, side, fit, normalisation)], cut
-    canvas = on_canvas(image, cut, side, Image.Resampling(normalisation.resample))
+        return [tiling.whole_view(image, image, cut, side, fit, normalisation)]
+    (wide, high), (left, top) = cut.resized, cut.offset
+    scaled = replace(cut, resized=(wide * scale, high * scale), offset=(left * scale, top * scale))
+    canvas = on_canvas(image, scaled, side, Image.Resampling(normalisation.resample))
     tiles = [canvas.crop(box) for box in cut.boxes(side)]
     if cut.whole == "none":
-        return tiles, cut
+        return tiles
     whole = tiling.whole_view(image, canvas, cut, side, fit, normalisation)
-    return ([whole, *tiles] if cut.whole == "first" else [*tiles, whole]), cut
+    return [whole, *tiles] if cut.whole == "first" else [*tiles, whole]
 
 
 def on_canvas(image: Image.Image, cut: Cut, side: int, resample: Image.Resampling) -> Image.Image:

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 
-from isthmus.connectors import AveragePoolConfig, LinearConfig, PixelShuffleConfig, QFormerConfig
+from isthmus.connectors import AveragePoolConfig, ConnectorConfig, LinearConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.arrange import Anyres, Separated
 from isthmus.features import FeatureShape, Grid, LLMShape, Plan, VisualTokens
 
@@ -102,7 +102,8 @@ def test_no_images_keep_the_gradient_path(config: Anyres | Separated) -> None:
 
 def test_connectors_without_a_map_are_refused_before_anything_is_built() -> None:
     source = FeatureShape(width=8, grid=Grid(1, 4, 4))
-    for connector in (LinearConfig(), AveragePoolConfig(side=2), PixelShuffleConfig()):
+    maps: list[ConnectorConfig] = [LinearConfig(), AveragePoolConfig(side=2), PixelShuffleConfig()]
+    for connector in maps:
         Anyres().check(connector, source, TARGET)
     flat = QFormerConfig(num_queries=4, width=8, layers=1, heads=2, ffn_width=8)
     for connector in (flat, PixelShuffleConfig(order="v1")):
