@@ -176,6 +176,11 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
     if name in UNTIMED:
         return {"name": name, "left_out": UNTIMED[name]}
     case = make_case(name, tiny=args.tiny)
+    try:
+        with torch.device("meta"):
+            case.config.build(case.source, case.target)
+    except ValueError as error:
+        return {"name": name, "left_out": f"not for these features: {error}"}
     parameters = case.config.parameters(case.source, case.target)
     if parameters > args.max_parameters:
         return {"name": name, "left_out": f"{parameters:,} parameters; see --max-parameters"}
@@ -208,7 +213,6 @@ def show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         table.add_column(head, justify="left" if number < 2 else "right", no_wrap=True)
     for row in rows:
         if "left_out" in row:
-            table.add_row(row["name"], f"left out: {row['left_out']}")
             continue
         cells = [row["name"], row["reference"], str(row["tokens"])]
         for part in (row["forward"], row["both"]):
@@ -221,6 +225,9 @@ def show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
         peaks = [row["peak_mib"][which] for which in ("ours", "reference")]
         table.add_row(*cells, verdict(row["both"]), *("-" if peak is None else f"{peak:.0f}" for peak in peaks))
     Console(width=220).print(table)
+    for row in rows:
+        if "left_out" in row:
+            print(f"{row['name']}: left out, {row['left_out']}")
 
 
 def parse() -> argparse.Namespace:

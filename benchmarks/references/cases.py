@@ -38,6 +38,7 @@ _PAPER: dict[str, dict[str, Any]] = {"average-pool": {"side": 12}}
 
 UNTIMED = {
     "identity": "nothing to compute",
+    "windowed-streams": "several of `windowed-q-former`, one after another",
     "gated-cross-attention": "its resampler is `perceiver`; its blocks run inside the language model",
 }
 """Connectors that are not timed, with the reason."""

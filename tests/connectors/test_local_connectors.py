@@ -19,10 +19,16 @@ from isthmus.connectors import (
     LdpV2Config,
     TokenPackerConfig,
 )
+from isthmus.connectors.c_abstractor import C_ABSTRACTOR_KEYS
+from isthmus.connectors.d_abstractor import D_ABSTRACTOR_KEYS
 from isthmus.connectors.deformable import DeformableAttention, reference_points, start_around
-from isthmus.connectors.honeybee_mlp import without_class_position
-from isthmus.connectors.ldp import squeezed
+from isthmus.connectors.honeybee_mlp import HONEYBEE_MLP_KEYS, without_class_position
+from isthmus.connectors.honeybee_resampler import HONEYBEE_RESAMPLER_KEYS
+from isthmus.connectors.key_map import KeyMap, load_official
+from isthmus.connectors.ldp import LDP_KEYS, squeezed
+from isthmus.connectors.ldp_v2 import LDP_V2_KEYS
 from isthmus.connectors.maps import Depthwise, pool
+from isthmus.connectors.token_packer import TOKEN_PACKER_KEYS
 from isthmus.features import Features, FeatureShape, Grid, LLMShape
 
 TARGET = LLMShape(embedding_width=6, hidden_width=6, num_layers=1)
@@ -250,6 +256,48 @@ def test_token_packer_refuses_other_grids_and_layers() -> None:
     connector = build(TokenPackerConfig(width=8, heads=2), grid, levels=(8, 5))
     with pytest.raises(ValueError, match=r"layers of widths \(8, 5\), but \(\) came.*encoder\.shape\(\)"):
         connector(features(grid))
+
+
+OFFICIAL = [
+    (CAbstractorConfig(side=2, width=12, depth=2, prenorm=True, eos_tokens=1), C_ABSTRACTOR_KEYS, 63),
+    (DAbstractorConfig(side=2, **SMALL_D, eos_tokens=1), D_ABSTRACTOR_KEYS, 32),
+    (HoneybeeMlpConfig(prenorm=True, positions=True, eos_tokens=1), HONEYBEE_MLP_KEYS, 8),
+    (
+        HoneybeeResamplerConfig(num_queries=3, width=8, layers=1, heads=2, ffn_width=8, eos_tokens=1),
+        HONEYBEE_RESAMPLER_KEYS,
+        28,
+    ),
+    (LdpConfig(), LDP_KEYS, 24),
+    (LdpV2Config(side=2), LDP_V2_KEYS, 6),
+    (TokenPackerConfig(width=8, heads=2), TOKEN_PACKER_KEYS, 23),
+]
+
+
+@pytest.mark.parametrize(("config", "keys", "count"), OFFICIAL)
+def test_official_weights_go_out_and_come_back(config: ConnectorConfig, keys: KeyMap, count: int) -> None:
+    grid = Grid(1, 4, 4)
+    first, second = config.build(source(grid), TARGET).eval(), config.build(source(grid), TARGET).eval()
+    official = keys.to_official(first.state_dict())
+    assert len(official) == count
+    load_official(second, keys, official, "the test")
+    assert torch.equal(first(features(grid)).tokens, second(features(grid)).tokens)
+
+
+@pytest.mark.parametrize(("config", "keys", "count"), OFFICIAL)
+def test_official_weights_that_do_not_fit_are_refused_by_name(
+    config: ConnectorConfig, keys: KeyMap, count: int
+) -> None:
+    connector = config.build(source(Grid(1, 4, 4)), TARGET)
+    official = keys.to_official(connector.state_dict())
+    gone, torn = sorted(official)[0], sorted(official)[-1]
+    spoilt = {key: value for key, value in official.items() if key != gone}
+    spoilt |= {"stranger.weight": torch.zeros(1), torn: torch.zeros(3, 1, 7)}
+    with pytest.raises(ValueError, match="do not fit") as refused:
+        load_official(connector, keys, spoilt, "the test")
+    told = str(refused.value)
+    assert f"1 missing: {gone}" in told
+    assert "1 unknown: stranger.weight" in told
+    assert f"1 of another shape: {torn} is (3, 1, 7)" in told
 
 
 @pytest.mark.parametrize(

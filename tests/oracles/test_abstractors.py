@@ -2,8 +2,6 @@
 
 import math
 
-import pytest
-import torch
 from einops import rearrange
 from oracle_files import Oracle, oracles
 from torch import Tensor
@@ -200,22 +198,3 @@ def test_token_packer(name: str) -> None:
             oracle.check(f"{start}attention_output", rearrange(gone, "views m c -> 1 (m views) c"))
             oracle.check(f"{start}y", tokens)
             check_gradients(oracle, connector, tokens.square().mean(), TOKEN_PACKER_KEYS, f"grads/scale{factor}/")
-
-
-@pytest.mark.parametrize(
-    ("form", "config", "keys"),
-    [
-        ("honeybee_cabstractor", CAbstractorConfig(side=2, width=20, depth=2), C_ABSTRACTOR_KEYS),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused_by_name(form: str, config: ConnectorConfig, keys: KeyMap) -> None:
-    oracle = Oracle(form)
-    grid = square(oracle.tensors["inputs/x"].shape[1])
-    width = oracle.tensors["inputs/x"].shape[-1]
-    target = LLMShape(embedding_width=28, hidden_width=28, num_layers=1)
-    connector = config.build(FeatureShape(width=width, grid=grid), target)
-    weights = oracle.below("weights/")
-    del weights["net.0.b2.conv2.conv.weight"]
-    weights["net.0.b3.conv2.conv.weight"] = torch.zeros(20, 1, 3, 3)
-    with pytest.raises(ValueError, match=r"missing: net.0.b2.conv2.conv.weight.*unknown: net.0.b3.conv2.conv.weight"):
-        load_official(connector, keys, weights, "the test")
