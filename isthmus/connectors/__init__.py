@@ -28,6 +28,7 @@ from isthmus.connectors.qwen_vl import QwenVlConfig as QwenVlConfig
 from isthmus.connectors.token_packer import TokenPackerConfig as TokenPackerConfig
 from isthmus.connectors.video_qformer import VideoQFormerConfig as VideoQFormerConfig
 from isthmus.connectors.windowed_qformer import WindowedQFormerConfig as WindowedQFormerConfig
+from isthmus.connectors.windowed_streams import WindowedStreamsConfig as WindowedStreamsConfig
 
 CONNECTORS: dict[str, type[ConnectorConfig]] = {
     "identity": IdentityConfig,
@@ -43,6 +44,7 @@ CONNECTORS: dict[str, type[ConnectorConfig]] = {
     "video-q-former": VideoQFormerConfig,
     "audio-q-former": AudioQFormerConfig,
     "windowed-q-former": WindowedQFormerConfig,
+    "windowed-streams": WindowedStreamsConfig,
     "perceiver": PerceiverConfig,
     "idefics2": Idefics2Config,
     "attention-pool": AttentionPoolConfig,

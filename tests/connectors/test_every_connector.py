@@ -10,7 +10,15 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.config import from_json, to_json
-from isthmus.connectors import CONNECTORS, Connector, ConnectorConfig, IdentityConfig, PerceiverConfig, QFormerConfig
+from isthmus.connectors import (
+    CONNECTORS,
+    Connector,
+    ConnectorConfig,
+    IdentityConfig,
+    PerceiverConfig,
+    QFormerConfig,
+    WindowedQFormerConfig,
+)
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 from isthmus.weights import load_strict
 
@@ -22,6 +30,7 @@ SMALL = {
     },
     "video-q-former": {"image": dataclasses.replace(FEW, layers=2), "num_queries": 4},
     "audio-q-former": {"num_queries": 5, "width": 16, "heads": 2, "ffn_width": 24},
+    "windowed-streams": {"projector": WindowedQFormerConfig(query_side=3, window_side=6, head_width=10, ffn_width=24)},
     "windowed-q-former": {"query_side": 3, "window_side": 6, "head_width": 10, "ffn_width": 24},
     "q-former": {"num_queries": 5, "width": 16, "layers": 3, "heads": 2, "ffn_width": 24},
     "qllama": {"num_queries": 5, "width": 16, "layers": 3, "heads": 2, "ffn_width": 24},
@@ -139,7 +148,7 @@ def test_every_weight_learns(name: str) -> None:
     generator = torch.Generator().manual_seed(5)
     connector.train()
     given = connector(Features(tokens=views(2).tokens.requires_grad_(), grid=SOURCE.grid))
-    for answer in (given.tokens, *(() if given.memory is None else (given.memory,))):
+    for answer in (given.tokens, *given.levels, *(() if given.memory is None else (given.memory,))):
         (answer * torch.randn(answer.shape, generator=generator)).sum().backward()
     still = [
         key for key, weight in connector.named_parameters() if weight.grad is None or not bool((weight.grad != 0).any())

@@ -13,8 +13,10 @@ from isthmus.connectors import (
     QFormerConfig,
     VideoQFormerConfig,
     WindowedQFormerConfig,
+    WindowedStreamsConfig,
 )
-from isthmus.features import Features, FeatureShape, Grid, LLMShape, Text
+from isthmus.connectors.arrange import Levels
+from isthmus.features import Features, FeatureShape, Grid, LLMShape, Plan, Text, VisualTokens
 
 TARGET = LLMShape(embedding_width=14, hidden_width=14, num_layers=1)
 INNER = QFormerConfig(num_queries=3, width=16, layers=2, heads=2, ffn_width=24)
@@ -94,6 +96,53 @@ def test_a_grid_that_windows_do_not_fill_and_a_width_without_heads_are_refused()
         WindowedQFormerConfig(head_width=8).build(FeatureShape(width=8, grid=Grid(1, 6, 8)), TARGET)
     with pytest.raises(ValueError, match=r"width 10 do not divide into heads of head_width=3"):
         WindowedQFormerConfig(head_width=3).build(FeatureShape(width=10, grid=Grid(1, 4, 4)), TARGET)
+
+
+SMALL_WINDOWS = WindowedQFormerConfig(query_side=1, window_side=2, head_width=4, ffn_width=8)
+
+
+def test_streams_are_projectors_of_their_layers() -> None:
+    config = WindowedStreamsConfig(projector=SMALL_WINDOWS, streams=((1, "area"), (0, "top-left"), (1, "bottom-right")))
+    grid = Grid(1, 4, 4)
+    source = FeatureShape(width=8, grid=grid, level_widths=(12,))
+    torch.manual_seed(0)
+    module = config.build(source, TARGET).eval()
+    tokens, level = torch.randn(2, 16, 8), torch.randn(2, 16, 12)
+    given = module(Features(tokens=tokens, grid=grid, levels=(level,)))
+    alone = [
+        stream(Features(tokens=one, grid=grid)).tokens
+        for stream, one in zip(module.streams, (level, tokens, level), strict=True)
+    ]
+    assert torch.equal(given.tokens, alone[0])
+    assert all(torch.equal(one, other) for one, other in zip(given.levels, alone[1:], strict=True))
+    assert config.num_levels(source) == 2
+    assert sum(weight.numel() for weight in module.parameters()) == config.parameters(source, TARGET)
+
+
+def test_streams_without_a_layer_and_layers_without_a_stream_are_refused() -> None:
+    shape = FeatureShape(width=8, grid=Grid(1, 4, 4), level_widths=(8,))
+    with pytest.raises(ValueError, match=r"streams of layers \[2\], but the encoder gives 2 \(0 to 1\)"):
+        WindowedStreamsConfig(projector=SMALL_WINDOWS, streams=((2, "area"),)).build(shape, TARGET)
+    with pytest.raises(ValueError, match=r"gives 2 layers, but WindowedStreamsConfig reads one: nothing reads \[1\]"):
+        WindowedStreamsConfig(projector=SMALL_WINDOWS).build(shape, TARGET)
+    with pytest.raises(ValueError, match="twice query_side"):
+        WindowedStreamsConfig(projector=dataclasses.replace(SMALL_WINDOWS, window_side=4))
+    with pytest.raises(ValueError, match="needs one or more"):
+        WindowedStreamsConfig(projector=SMALL_WINDOWS, streams=())
+
+
+def test_blank_levels_leave_zeros_in_the_sequence_and_add_the_tokens_first() -> None:
+    arrange = Levels(layers=(0, 2), blank=True)
+    target = dataclasses.replace(TARGET, num_layers=3)
+    streams = WindowedStreamsConfig(streams=((0, "area"), (0, "top-left")))
+    arrange.check(streams, FeatureShape(width=8, grid=Grid(1, 4, 4)), target)
+    tokens, level = torch.randn(1, 4, 14), torch.randn(1, 4, 14)
+    plan = Plan(size=(4, 4), tiles=Grid(1, 1, 1), views=range(1))
+    placed = arrange.build(target)(VisualTokens(tokens, levels=(level,)), (plan,))
+    assert not placed.tokens.any()
+    assert placed.layers == (0, 2)
+    assert torch.equal(placed.deeper[0], tokens[0])
+    assert torch.equal(placed.deeper[1], level[0])
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])

@@ -9,6 +9,8 @@ Checked against: `transformers` Qwen3VLTextModel and Granite4Vision's text model
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig, check_layers, check_memory
 from isthmus.connectors.arrange.concatenate import Concatenate
 from isthmus.connectors.base import ConnectorConfig
@@ -23,6 +25,8 @@ class Levels(ArrangementConfig):
     """The decoder layer (from 0) before which each level is added."""
     arrange: ArrangementConfig = field(default_factory=Concatenate)
     """How the tokens lie in the sequence; the levels lie alike."""
+    blank: bool = False
+    """Zeros stand in the sequence; the tokens too are added, before the first of the layers (the granite models)."""
 
     def __post_init__(self) -> None:
         if not self.layers or min(self.layers) < 0:
@@ -54,6 +58,7 @@ class Levels(ArrangementConfig):
         return LevelsToLayers(self, self.arrange.build(target))
 
     def _check_count(self, count: int) -> None:
+        count += self.blank
         if count != len(self.layers):
             raise ValueError(
                 f"Levels(layers={self.layers}) names {len(self.layers)} layers, but the connector gives {count} "
@@ -75,4 +80,7 @@ class LevelsToLayers(Arrangement):
         self.config._check_count(len(visual.levels))
         placed: Placed = self.arrange(VisualTokens(visual.tokens), plans)
         deeper = tuple(self.arrange(VisualTokens(level), plans).tokens for level in visual.levels)
-        return Placed(tokens=placed.tokens, lengths=placed.lengths, deeper=deeper, layers=self.config.layers)
+        tokens = placed.tokens
+        if self.config.blank:
+            tokens, deeper = torch.zeros_like(tokens), (tokens, *deeper)
+        return Placed(tokens=tokens, lengths=placed.lengths, deeper=deeper, layers=self.config.layers)
