@@ -9,7 +9,10 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-Metric = Literal["exact", "anls", "relaxed"]
+from isthmus.evaluate.vqa import vqa_accuracy
+from isthmus.evaluate.yes_no import gqa_match, yes_no_match
+
+Metric = Literal["exact", "anls", "relaxed", "vqa", "yes-no", "gqa"]
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -62,6 +65,21 @@ def anls(prediction: str, answers: Sequence[str], threshold: float = 0.5) -> flo
     return best
 
 
+def anls_of_challenge(prediction: str, answers: Sequence[str]) -> float:
+    """ANLS as the DocVQA challenge's script has it: white space collapsed first, a similarity of exactly 0.5 kept.
+
+    The distance is divided by the longer of the texts as they were given, before anything was collapsed.
+    """
+    given = " ".join(prediction.lower().split())
+    shares = []
+    for answer in answers:
+        longest = max(len(prediction), len(answer))
+        distance = edit_distance(given, " ".join(answer.lower().split()))
+        shares.append(distance / longest if longest else 0.0)
+    similarity = 1.0 - min(shares)
+    return similarity if similarity >= 0.5 else 0.0
+
+
 def _as_number(text: str) -> float | None:
     try:
         return float(text.rstrip("%")) / 100.0 if text.endswith("%") else float(text)
@@ -88,6 +106,9 @@ METRICS: dict[Metric, Callable[[str, Sequence[str]], float]] = {
     "exact": exact_match,
     "anls": anls,
     "relaxed": relaxed_match,
+    "vqa": vqa_accuracy,
+    "yes-no": yes_no_match,
+    "gqa": gqa_match,
 }
 
 
