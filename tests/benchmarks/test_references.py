@@ -10,8 +10,9 @@ from torch import nn
 from benchmarks.connectors import interval, verdict
 from benchmarks.references import make_reference
 from benchmarks.references.cases import make_case, make_inputs
+from benchmarks.references.plain_attention import PlainMatryoshka, PlainPerceiver, PlainQwenVl
 from benchmarks.references.plain_honeybee import PlainCAbstractor, PlainDAbstractor, PlainMlp, PlainResampler
-from benchmarks.references.plain_maps import PlainAveragePool, PlainLdp, PlainLdpV2, PlainTokenPacker
+from benchmarks.references.plain_maps import PlainAveragePool, PlainLdp, PlainLdpV2, PlainPixelShuffle, PlainTokenPacker
 
 REFERENCED = (
     "linear",
@@ -149,6 +150,58 @@ def test_plain_token_packer(name: str) -> None:
         sizes = {"width": said["embed_dim"], "heads": said["num_heads"], "factor": factor}
         plain = PlainTokenPacker(x.shape[2], levels.shape[2], said["hidden_size"], **sizes)
         close(oracle, f"outputs/scale{factor}/y", plain, x, levels)
+
+
+@oracles("open_flamingo_perceiver")
+def test_plain_perceiver(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    if said["max_num_frames"] or said["max_num_media"] or x.shape[1] > 1:
+        pytest.skip("the plain module has the published options alone")
+    sizes = {"layers": said["depth"], "heads": said["heads"], "head_width": said["dim_head"]}
+    plain = PlainPerceiver(said["dim"], 1, latents=said["num_latents"], **sizes).eval()
+    plain.project = nn.Identity()
+    plain.perceiver.load_state_dict(oracle.below("weights/"))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x.flatten(1, 3)), oracle.tensors["outputs/y"][:, 0], atol=1e-5, rtol=1e-4)
+
+
+@oracles("qwen_vl_resampler")
+def test_plain_qwen_vl(name: str) -> None:
+    oracle = Oracle(name)
+    said = oracle.config
+    queries = said["grid_size"] ** 2
+    plain = PlainQwenVl(said["kv_dim"], said["embed_dim"], queries=queries, heads=said["num_heads"])
+    outside = ("ln_post.weight", "ln_post.bias", "proj")
+    weights = {key if key in outside else f"attn_pool.{key}": one for key, one in oracle.below("weights/").items()}
+    plain.load_state_dict(weights)
+    for case in oracle.info["cases"]:
+        with torch.no_grad():
+            given = plain(oracle.tensors[f"{case}/x"])
+        torch.testing.assert_close(given, oracle.tensors[f"{case}/output"], atol=1e-5, rtol=1e-4)
+
+
+@oracles("mqt_resampler")
+def test_plain_matryoshka(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    sizes = {"queries": said["num_queries"], "heads": said["num_heads"]}
+    for tokens in said["m"]:
+        plain = PlainMatryoshka(said["kv_dim"], said["embed_dim"], tokens=tokens, **sizes)
+        close(oracle, f"outputs/m{tokens}", plain, x)
+
+
+@oracles("internvl_pixel_shuffle")
+def test_plain_pixel_shuffle(name: str) -> None:
+    oracle = Oracle(name)
+    said, x = oracle.config, oracle.tensors["inputs/x"]
+    if said["h"] != said["w"]:
+        pytest.skip("the plain module works on squares")
+    plain = PlainPixelShuffle(said["c"], said["llm_hidden"], round(1 / said["scale_factor"]))
+    plain.load_state_dict(oracle.below("weights_internvl/"))
+    with torch.no_grad():
+        given = plain(x.flatten(1, 2))
+    torch.testing.assert_close(given, oracle.tensors["outputs/mlp1_of_v2"], atol=1e-5, rtol=1e-4)
 
 
 def test_the_interval_holds_one_and_is_as_wide_as_the_noise() -> None:
