@@ -4,6 +4,7 @@ Source: InstructBLIP (arXiv:2305.06500), section 2.3; BLIP-2 (arXiv:2301.12597),
 Checked against: salesforce/LAVIS `blip2_t5_instruct.py` and `blip2_vicuna_instruct.py` (oracles `instructblip_*`).
 """
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -48,7 +49,7 @@ class InstructQFormerConfig(ConnectorConfig):
 
     def tokenizer(self) -> Any:
         """The tokenizer of the Q-Former's text side. Raises ValueError when no model names one."""
-        return self.qformer.tokenizer()
+        return _tokenizer(self.qformer)
 
     def num_tokens(self, grid: Grid) -> int:
         """The number of queries, whatever the grid and the question."""
@@ -71,6 +72,12 @@ class InstructQFormerConfig(ConnectorConfig):
     def build(self, source: FeatureShape, target: LLMShape) -> "InstructQFormer":
         """The module. Raises ValueError as `QFormerConfig.build`."""
         return InstructQFormer(self.qformer.build(source, target))
+
+
+@functools.lru_cache(maxsize=8)
+def _tokenizer(qformer: QFormerConfig) -> Any:
+    """Read once: every batch asks for it."""
+    return qformer.tokenizer()
 
 
 class InstructQFormer(Connector):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from tiny_models import byte_tokenizer
 
-from isthmus.data.prompts import ChatTemplate, Plain, PromptStyle, QuestionAnswer, Segment, Vicuna, split_turns
+from isthmus.data.prompts import Caption, ChatTemplate, Plain, PromptStyle, QuestionAnswer, Segment, Vicuna, split_turns
 from isthmus.data.sample import Sample, Turn
 
 CHATML = (
@@ -137,3 +137,20 @@ def test_split_turns_for_encoder_decoders() -> None:
     alone = split_turns(CHAT, history=False)[1]
     assert [turn.text for turn in alone.turns] == ["<image>\nHow many?", "two"]
     assert len(alone.images) == 1
+
+
+CAPTION = sample(("user", "<image>"), ("assistant", " a cat "))
+
+
+def test_a_caption_without_a_prompt_learns_its_beginning_too() -> None:
+    tokenizer = byte_tokenizer()
+    assert written(Caption(), CAPTION, tokenizer) == "{image}[[<s>]][[a cat\n]]"
+    photo = Caption(prompt="a photo of")
+    assert written(photo, CAPTION, tokenizer) == "{image}<s>a photo of[[ a cat\n]]"
+    assert written(photo, CAPTION, tokenizer, for_generation=True) == "{image}<s>a photo of"
+    assert written(Caption(), CAPTION, tokenizer, for_generation=True) == "{image}<s>"
+
+
+def test_nothing_may_stand_between_image_and_question() -> None:
+    style = QuestionAnswer(question="{}", after_images="")
+    assert written(style, sample(("user", "<image>\nwhy?"), ("assistant", "so"))) == "{image}why?[[ so$]]"
