@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from isthmus.adapters import Lora
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
@@ -368,6 +369,7 @@ TYPES: dict[str, type] = {
         Model,
         CaptionStyle,
         Generation,
+        Lora,
         *ENCODERS.values(),
         *TILINGS.values(),
         *CONNECTORS.values(),

@@ -72,15 +72,20 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if path.is_dir():
         files = sorted(path.glob("*.safetensors"))
+        if files:
+            return {key: value for file in files for key, value in load_safetensors(file).items()}
+        files = sorted(path.glob("*.bin"))
         if not files:
             raise ValueError(f"The folder {str(path)!r} holds no *.safetensors file. Save its model as safetensors.")
-        return {key: value for file in files for key, value in load_safetensors(file).items()}
+        return {key: value for file in files for key, value in read_state(file).items()}
     if path.suffix == ".safetensors" or not path.is_file():
         return load_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{str(path)!r} cannot be read without running code from it: {error}") from error
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]  # LAVIS puts the optimizer and the epoch beside it
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{str(path)!r} must hold a plain dictionary of tensors, but it holds {type(state).__name__}.")
     return state

@@ -17,7 +17,7 @@ CODE = sorted(
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("features", "config"),
-    ("weights",),
+    ("weights", "adapters"),
     ("encoders", "connectors", "llms", "data"),
     ("model",),
     ("runs",),

@@ -115,6 +115,30 @@ def check(command: commands.Check, rest: Sequence[str]) -> None:
             console.print(line)
 
 
+def import_run(command: commands.Import, rest: Sequence[str]) -> None:
+    """Make a run of a checkpoint, and print what was taken and what was left."""
+    from isthmus.exchange import import_native, import_official
+
+    if command.recipe is None:
+        if rest:
+            raise ValueError(f"{rest[0]!r} sets a field of a recipe, but none is named: give --recipe.")
+        done = import_native(command.path, command.to)
+    else:
+        stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"import {command.path} --recipe {command.recipe}")
+        done = import_official(command.path, command.to, stage.model)
+    for line in done.lines():
+        print(line)
+    print(f"Run folder: {command.to}")
+
+
+def export_run(command: commands.Export, rest: Sequence[str]) -> None:
+    """Write a run as a native folder, and print how far the two differ."""
+    from isthmus.cli.exporting import export_command
+
+    for line in export_command(command):
+        print(line)
+
+
 def list_names(command: commands.List, rest: Sequence[str]) -> None:
     """Print every name there is."""
     from isthmus.cli.tables import names
@@ -148,6 +172,8 @@ ACTIONS: dict[type, Callable[[Any, Sequence[str]], None]] = {
     commands.Ask: ask,
     commands.Cost: cost,
     commands.Check: check,
+    commands.Import: import_run,
+    commands.Export: export_run,
     commands.List: list_names,
     commands.Show: show,
 }

@@ -100,6 +100,34 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Import:
+    """Make a run of a checkpoint of others: a native folder of transformers, or published connector weights."""
+
+    path: Positional[Path]
+    """A folder in the format of transformers, or weights that a repository published (safetensors, .bin, .pth)."""
+    to: Path
+    """The run folder to write."""
+    recipe: str | None = None
+    """For connector weights: the recipe whose model they fit; any field of its stage can follow, as for `train`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a run as a native folder of transformers, if the class says on real images what the run says."""
+
+    run: Positional[Path]
+    """A run folder."""
+    to: str
+    """llava, llava-next, blip2, instructblip, internvl or idefics2."""
+    out: Path
+    """The folder to write."""
+    images: tuple[Path, ...] = ()
+    """Pictures to compare on; none means six that come with the package."""
+    which: Literal["last", "best"] = "last"
+    """The run's last weights, or those of its best validation."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class List:
     """Everything that has a name: recipes, studies, connectors, encoders, language models, prompts, data, tasks."""
 
@@ -121,6 +149,8 @@ COMMANDS: dict[str, type] = {
     "ask": Ask,
     "cost": Cost,
     "check": Check,
+    "import": Import,
+    "export": Export,
     "list": List,
     "show": Show,
 }
@@ -132,6 +162,8 @@ Command = (
     | Annotated[Ask, tyro.conf.subcommand("ask")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Import, tyro.conf.subcommand("import")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Show, tyro.conf.subcommand("show")]
 )

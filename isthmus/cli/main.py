@@ -13,7 +13,7 @@ from isthmus.config import did_you_mean
 DESCRIPTION = """Build, train, measure and compare the connectors that join vision encoders to language models.
 
 Start with `isthmus compare quickstart`, or `isthmus list` for all names."""
-WITH_FIELDS = ("train", "compare", "cost", "check", "show")
+WITH_FIELDS = ("train", "compare", "cost", "check", "show", "import")
 MISTAKE = 2
 INTERRUPTED = 130
 

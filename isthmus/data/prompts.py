@@ -5,15 +5,15 @@ asked and what is supervised never falls inside a token.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+from isthmus.data.sample import ANY_MARK, IMAGE_MARK, MARKS, Sample, Turn, marks_of, with_turns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A piece of a prompt: text, or the place of one image. `exchange` counts the answers before it."""
+    """A piece of a prompt: text, or the place of one image (or video, or sound). `exchange` counts answers before it."""
 
     text: str = ""
     supervised: bool = False
@@ -67,7 +67,7 @@ class Plain(PromptStyle):
             if turn.role == "assistant":
                 segments += pieces(turn.text + "\n", exchange, supervised=True)
             else:
-                segments += [Segment(image=True, exchange=exchange)] * turn.text.count(IMAGE_MARK)
+                segments += [Segment(image=True, exchange=exchange)] * len(marks_of(turn.text))
         return segments
 
 
@@ -110,7 +110,7 @@ class Caption(PromptStyle):
                 spaced = f" {turn.text.strip()}" if self.prompt else turn.text.strip()
                 segments += pieces(spaced + "\n", exchange, supervised=True)
             else:
-                segments += [Segment(image=True, exchange=exchange)] * turn.text.count(IMAGE_MARK)
+                segments += [Segment(image=True, exchange=exchange)] * len(marks_of(turn.text))
         if for_generation:
             last = segments[-1].exchange if segments else 0
             segments += [replace(one, exchange=last) for one in opening[begun:] if one.text]
@@ -176,7 +176,7 @@ class Vicuna(PromptStyle):
                 system = turn.text
             elif turn.role == "user":
                 places, words = leading_images(turn.text)
-                images = f"{IMAGE_MARK}\n" * places
+                images = f"{IMAGE_MARK}\n" * places  # pieces ask where inputs stand, not which
                 opening = f"{opening}USER: {images}{words} ASSISTANT:"
                 if exchange == 0:
                     opening = f"{system} {opening}"
@@ -234,12 +234,49 @@ class ChatTemplate(PromptStyle):
         return [segment for segment in segments if segment.text or segment.image or segment.end]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bounded(PromptStyle):
+    """Another style with a token before and after every image, as Idefics2 and Qwen-VL write them.
+
+    Source: Idefics2 (arXiv:2405.02246). Checked against: `Idefics2Processor` of `transformers` (tests/exchange).
+    """
+
+    style: PromptStyle = field(default_factory=QuestionAnswer)
+    before: str = "<fake_token_around_image>"
+    after: str = "<fake_token_around_image>"
+
+    @property
+    def begins(self) -> bool:
+        """As the inner style."""
+        return self.style.begins
+
+    @property
+    def stop(self) -> str:
+        """As the inner style."""
+        return self.style.stop
+
+    def render(self, sample: Sample, tokenizer: Any = None, *, for_generation: bool = False) -> list[Segment]:
+        """The inner style's segments, each image between its two tokens; two images side by side share one of them."""
+        segments: list[Segment] = []
+        inner = self.style.render(sample, tokenizer, for_generation=for_generation)
+        for number, segment in enumerate(inner):
+            if not segment.image:
+                segments.append(segment)
+                continue
+            follows = number > 0 and inner[number - 1].image and self.before == self.after
+            if not follows:
+                segments.append(Segment(text=self.before, special=True, exchange=segment.exchange))
+            segments += [segment, Segment(text=self.after, special=True, exchange=segment.exchange)]
+        return segments
+
+
 PROMPTS: dict[str, type[PromptStyle]] = {
     "plain": Plain,
     "caption": Caption,
     "question-answer": QuestionAnswer,
     "vicuna": Vicuna,
     "chat-template": ChatTemplate,
+    "bounded": Bounded,
 }
 """Every prompt style by name."""
 
@@ -260,20 +297,20 @@ def numbered(turns: tuple[Turn, ...]) -> Iterator[tuple[int, Turn]]:
 
 
 def leading_images(text: str) -> tuple[int, str]:
-    """How many image marks a text begins with, and the rest without surrounding space."""
+    """How many marks a text begins with, and the rest without surrounding space; a lone mark at its end counts too."""
     places = 0
     text = text.strip()
-    while text.startswith(IMAGE_MARK):
+    while found := ANY_MARK.match(text):
         places += 1
-        text = text.removeprefix(IMAGE_MARK).lstrip()
-    if text.endswith(IMAGE_MARK) and text.count(IMAGE_MARK) == 1:
-        return places + 1, text.removesuffix(IMAGE_MARK).rstrip()
+        text = text[found.end() :].lstrip()
+    if text.endswith(tuple(MARKS)) and len(marks_of(text)) == 1:
+        return places + 1, ANY_MARK.sub("", text).rstrip()
     return places, text
 
 
 def pieces(text: str, exchange: int, *, supervised: bool = False, end: bool = False) -> list[Segment]:
-    """A text with image marks as segments; images are never supervised, and `end` goes to the last text."""
-    parts = text.split(IMAGE_MARK)
+    """A text with marks as segments; images are never supervised, and `end` goes to the last text."""
+    parts = ANY_MARK.split(text)
     segments: list[Segment] = []
     for index, part in enumerate(parts):
         last = index == len(parts) - 1
@@ -297,15 +334,14 @@ def split_turns(sample: Sample, *, history: bool = True) -> list[Sample]:
         before = sample.turns[:index]
         if not history:
             start = max((i + 1 for i, one in enumerate(before) if one.role == "assistant"), default=0)
-            marks = sum(one.text.count(IMAGE_MARK) for one in before[:start])
+            marks = [mark for one in before[:start] for mark in marks_of(one.text)]
             kept = [one for one in before[:start] if one.role == "system"]
-            first = (
-                replace(before[start], text=f"{IMAGE_MARK}\n" * marks + before[start].text) if start < index else None
-            )
+            shown = "".join(f"{mark}\n" for mark in marks)
+            first = replace(before[start], text=shown + before[start].text) if start < index else None
             before = (*kept, *((first, *before[start + 1 :]) if first is not None else ()))
         turns = (*before, turn)
-        images = sum(one.text.count(IMAGE_MARK) for one in turns)
-        made.append(replace(sample, id=f"{sample.id}#{taken}", turns=turns, images=sample.images[:images]))
+        kept_inputs = sample.inputs[: sum(len(marks_of(one.text)) for one in turns)]
+        made.append(replace(with_turns(sample, turns, kept_inputs), id=f"{sample.id}#{taken}"))
         taken += 1
     return made
 

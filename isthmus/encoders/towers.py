@@ -57,6 +57,7 @@ FAMILIES: dict[str, Family] = {
     "deit": Family(
         model="DeiTModel", prefix=_class_and_distillation, norm="layernorm", positions="argument", pooler=True
     ),
+    "internvl_vision": Family(model="InternVLVisionModel", prefix=_class, norm="layernorm", positions="always"),
     "ijepa": Family(model="IJepaModel", prefix=_none, norm="layernorm", positions="argument"),
 }
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from isthmus.adapters import Lora, add_lora
 from isthmus.config import fingerprint
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
 from isthmus.encoders.pixels import Fit, Normalisation, read_normalisation, to_pixels
@@ -57,6 +58,8 @@ class VisionEncoder(EncoderConfig):
     """Which views of an image the tower sees: the whole alone, or tiles of any resolution."""
     views_at_once: int = 16
     """Views go through the tower so many at a time, so that many tiles need no more memory than these."""
+    lora: Lora = field(default_factory=Lora)
+    """Adapters beside the tower's linear layers; `lora.rank` 0 adds none."""
 
     def shape(self) -> FeatureShape:
         """Width, grid and prefix tokens, from config.json.
@@ -93,7 +96,7 @@ class VisionEncoder(EncoderConfig):
         """This config, with the content of the model folder (or the hub commit) for its name."""
         source = resolve_model(self.name)
         content = folder_hash(source) if Path(source).is_dir() else f"{source}@{commit_of(source)}"
-        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False, views_at_once=16))
+        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False, views_at_once=16, lora=Lora()))
 
     def parameters(self) -> int:
         """Parameters of the blocks that are run and the embeddings before them."""
@@ -178,7 +181,8 @@ class VisionTower(Encoder):
         self.skipped = 0 if config.class_token else family.prefix(tower)
         self.options = config.options(tower)
         self.norm_name = family.norm if config.final_norm else ""
-        self.tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
+        tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
+        self.tower = add_lora(tower, config.lora)
 
     def prepare(self, image: Image.Image) -> Prepared:
         """The square views that the config's tiling cuts, in the order of the plan."""

@@ -1,7 +1,7 @@
 """What every language model is: a config that answers without weights, and a module that reads embeddings."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from isthmus.adapters import Lora
 from isthmus.config import fingerprint
 from isthmus.features import LLMShape
 from isthmus.llms.additions import AdditionDoor, LayerAddition
@@ -72,6 +73,8 @@ class LLMConfig:
     """Number type of the weights in memory. bfloat16 is slow on CPUs without hardware for it."""
     checkpointing: bool = False
     """In training, compute each layer's activations again in the backward pass: less memory, one forward pass more."""
+    lora: Lora = field(default_factory=Lora)
+    """Adapters beside its linear layers; `lora.rank` 0 adds none."""
 
     kind: ClassVar[Kind]
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
+from isthmus.adapters import add_lora
 from isthmus.llms.additions import find_layers
 from isthmus.llms.base import (
     IGNORED,
@@ -65,7 +66,8 @@ class CausalLM(LLMConfig):
                 path, dtype=self.dtype, use_safetensors=True, trust_remote_code=False
             )
         layers = find_layers(model, config.num_hidden_layers)
-        return CausalLanguageModel(model.eval(), self.tokenizer(), layers, self.max_tokens)
+        model = add_lora(model.eval(), self.lora)
+        return CausalLanguageModel(model, self.tokenizer(), layers, self.max_tokens)
 
 
 class CausalLanguageModel(LanguageModel):

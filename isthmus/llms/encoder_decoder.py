@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoModelForSeq2SeqLM
 
+from isthmus.adapters import add_lora
 from isthmus.llms.base import (
     IGNORED,
     Generation,
@@ -64,7 +65,9 @@ class EncoderDecoderLM(LLMConfig):
             model = AutoModelForSeq2SeqLM.from_pretrained(
                 resolve_model(self.name), dtype=self.dtype, use_safetensors=True, trust_remote_code=False
             )
-        return EncoderDecoderLanguageModel(model.eval(), self.tokenizer(), model.decoder.block, self.max_tokens)
+        blocks = model.decoder.block
+        model = add_lora(model.eval(), self.lora)
+        return EncoderDecoderLanguageModel(model, self.tokenizer(), blocks, self.max_tokens)
 
 
 class EncoderDecoderLanguageModel(LanguageModel):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from isthmus.adapters import MARK
 from isthmus.config import did_you_mean
 from isthmus.train.optimizer import within
 
@@ -51,6 +52,7 @@ class FreezeReport:
 def apply(model: nn.Module, names: Sequence[str]) -> None:
     """Let exactly the parameters under these dotted paths learn, and put frozen modules in evaluation mode.
 
+    Of a part with adapters (LoRA) the adapters alone learn.
     A tied weight learns when any of its names is under a path.
 
     Raises:
@@ -63,10 +65,11 @@ def apply(model: nn.Module, names: Sequence[str]) -> None:
                 f"`train` names {path!r}, which matches no parameter.{did_you_mean(path, _paths(parameters))} "
                 f"The parts are: {', '.join(dict.fromkeys(name.partition('.')[0] for name in parameters))}."
             )
+    adapted = {name.partition(".")[0] for name in parameters if MARK in name}
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     for name, parameter in parameters.items():
-        if any(within(name, path) for path in names):
+        if any(within(name, path) for path in names) and (MARK in name or name.partition(".")[0] not in adapted):
             parameter.requires_grad_(True)
     set_modes(model)
 

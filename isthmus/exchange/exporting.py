@@ -1,0 +1,277 @@
+"""A run goes out as a folder of a native class, after the class said what our model says on real images."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+
+from isthmus.adapters import merge_lora
+from isthmus.config import did_you_mean
+from isthmus.data.sample import ImageRef, Sample
+from isthmus.exchange import certificate
+from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
+from isthmus.exchange.folders import write_whole_folder
+from isthmus.exchange.importing import load_native
+from isthmus.exchange.outgoing import GOALS, Goal
+from isthmus.exchange.processors import add_image_token, image_backend, make_room, own_tokenizer
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.runs import Run
+from isthmus.weights import quiet_transformers
+
+NEW_TOKENS = 16
+"""Length of the greedy writings that are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """The folder that was written, its certificate, and what its users should know."""
+
+    folder: Path
+    certificate: Certificate
+    notes: tuple[str, ...]
+
+
+def export(
+    run: Run,
+    to: str,
+    folder: Path,
+    *,
+    images: Sequence[ImageRef],
+    questions: Sequence[str] = QUESTIONS,
+    which: Literal["last", "best"] = "last",
+) -> Exported:
+    """Writes the run's model as a folder that `transformers` opens without our code, with processor and tokenizer.
+
+    The folder is made beside its place, loaded from there as its users will, asked about the images, and only then
+    given its name.
+
+    Raises:
+        ValueError: an unknown class, a model that the class cannot hold (with the nearest that can), no image, or a
+            class that does not say what the run says.
+    """
+    goal = find_goal(to, run.model_config)
+    if not images:
+        raise ValueError("Export compares the class with the run on real images, so it needs one or more.")
+    model = run.load_model(which=which)
+    merge_lora(model)
+    samples = samples_of(images, questions)
+    heard = _hear(model, samples, goal)
+    made = _Made(goal, model)
+    found: list[Certificate] = []
+
+    def fill(partial: Path) -> None:
+        made.save(partial)
+        proof = _certify(made, model, partial, samples, heard, run=run, to=to, questions=tuple(questions))
+        if proof.different:
+            raise ValueError(
+                f"{goal.class_name} does not say what {run.folder} says, so nothing was written: "
+                f"{'; '.join(proof.different[:4])}."
+            )
+        proof.write(partial)
+        found.append(proof)
+
+    write_whole_folder(folder, fill)
+    return Exported(folder=folder, certificate=found[0], notes=_notes(goal, model.config))
+
+
+def find_goal(to: str, model: Model) -> Goal:
+    """The native class of this name.
+
+    Raises:
+        ValueError: no such name, or the class cannot hold the model; names those that can.
+    """
+    if to not in GOALS:
+        raise ValueError(f"No export to {to!r}.{did_you_mean(to, GOALS)} There are: {', '.join(GOALS)}.")
+    lacking = GOALS[to].lacks(model)
+    if not lacking:
+        return GOALS[to]
+    able = [name for name, goal in GOALS.items() if not goal.lacks(model)]
+    if able:
+        raise ValueError(f"{GOALS[to].class_name} cannot hold this model: {lacking}. It can go out as {able[0]!r}.")
+    raise ValueError(
+        f"{GOALS[to].class_name} cannot hold this model: {lacking}. No class of transformers that is known here can; "
+        f"the nearest: {nearest(model)}. Its run folder is the way to use it."
+    )
+
+
+def nearest(model: Model) -> str:
+    """The class whose connector is of the same idea, and what would have to change."""
+    name = NEAREST.get(type(model.connector).__name__, "llava")
+    return f"{name!r} ({GOALS[name].lacks(model)})"
+
+
+NEAREST = {
+    "QFormerConfig": "blip2",
+    "InstructQFormerConfig": "instructblip",
+    "VideoQFormerConfig": "blip2",
+    "WindowedQFormerConfig": "blip2",
+    "PixelShuffleConfig": "internvl",
+    "Idefics2Config": "idefics2",
+    "PerceiverConfig": "idefics2",
+    "QwenVlConfig": "idefics2",
+    "AttentionPoolConfig": "idefics2",
+    "HoneybeeResamplerConfig": "idefics2",
+    "MatryoshkaConfig": "idefics2",
+}
+"""By connector; the others work on patches, as Llava does."""
+
+
+class _Made:
+    """The native model with its tokenizer and processor, sharing the weights of ours."""
+
+    def __init__(self, goal: Goal, model: VisionLanguageModel) -> None:
+        self.goal = goal
+        self.vocabulary = int(model.llm.head.weight.shape[0])  # type: ignore[union-attr]
+        self.tokenizer = own_tokenizer(model.config)
+        self.image_id = add_image_token(self.tokenizer)
+        self.processor = None if goal.processor is None else goal.processor(model, self.tokenizer)
+        lm: Any = model.llm.model
+        make_room(lm, max(self.vocabulary, len(self.tokenizer)))
+        self.native = goal.make(model, self.image_id)
+        added = sorted({self.image_id, *range(self.vocabulary, len(self.tokenizer))})
+        self.native.generation_config = _generation_config(model, added)
+        if hasattr(self.native, "language_model"):
+            self.native.language_model.generation_config = self.native.generation_config
+
+    def save(self, folder: Path) -> None:
+        """Weights, config and, where it can be made here, the processor."""
+        with quiet_transformers():
+            self.native.save_pretrained(folder)
+            (self.tokenizer if self.processor is None else self.processor).save_pretrained(folder)
+
+
+def _generation_config(model: VisionLanguageModel, never: list[int]) -> Any:
+    """The run's ends, and tokens that stand for images alone are never written."""
+    own = model.llm.model.generation_config
+    return transformers.GenerationConfig(
+        eos_token_id=own.eos_token_id,  # type: ignore[union-attr]
+        pad_token_id=own.pad_token_id,  # type: ignore[union-attr]
+        bos_token_id=own.bos_token_id,  # type: ignore[union-attr]
+        decoder_start_token_id=own.decoder_start_token_id,  # type: ignore[union-attr]
+        suppress_tokens=never,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Heard:
+    """What our model said before its vocabulary got room for the image token."""
+
+    alone: list[certificate.Said]
+    together: list[list[int]]
+
+
+def _hear(model: VisionLanguageModel, samples: list[Sample], goal: Goal) -> _Heard:
+    together: list[list[int]] = []
+    if goal.processor is not None:
+        for batch in _batches(samples, goal):
+            together += certificate.ours_together(model, batch, NEW_TOKENS)
+    return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS), together=together)
+
+
+def _batches(samples: list[Sample], goal: Goal) -> list[list[Sample]]:
+    """All at once; or by question, where the class's processor cannot pad questions of unequal length."""
+    if goal.pads:
+        return [samples]
+    by_question: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_question.setdefault(sample.turns[0].text, []).append(sample)
+    return list(by_question.values())
+
+
+def _certify(
+    made: _Made,
+    model: VisionLanguageModel,
+    folder: Path,
+    samples: list[Sample],
+    heard: _Heard,
+    *,
+    run: Run,
+    to: str,
+    questions: tuple[str, ...],
+) -> Certificate:
+    assert model.config.llm is not None
+    native = load_native(folder, made.goal.class_name)
+    compared = ["ids", "logits", "writings"]
+    tolerance = certificate.TOLERANCES[model.config.llm.precision]
+    names = [sample.id for sample in samples]
+    if made.goal.processor is None:
+        speaker: Any = _PixelSpeaker(native, model, made)
+        theirs, wrong_together = [speaker.said(sample) for sample in samples], []
+    else:
+        processor = transformers.AutoProcessor.from_pretrained(folder)
+        speaker = NativeSpeaker(native, processor, chats=made.goal.chats, model=model, image_id=made.image_id)
+        speaker.vocabulary = made.vocabulary
+        theirs = [speaker.said(sample, NEW_TOKENS) for sample in samples]
+        batches = _batches(samples, made.goal)
+        written = [row for batch in batches for row in speaker.written(batch, NEW_TOKENS)]
+        wrong_together = _together(written, heard.together, [one.id for batch in batches for one in batch])
+        compared += ["pixels", "batches"]
+    worst, wrong = certificate.compare(heard.alone, theirs, names, tolerance)
+    if not math.isfinite(worst.difference):
+        wrong.append("logits are not finite")
+    return Certificate(
+        to=to,
+        class_name=made.goal.class_name,
+        run=str(run.name),
+        images=tuple(dict.fromkeys(sample.images[0].key for sample in samples)),
+        questions=questions,
+        image_backend=image_backend(),
+        compared=tuple(compared),
+        largest_logit=worst.largest,
+        logit_difference=worst.difference,
+        tolerance=tolerance,
+        writings=tuple(made.tokenizer.decode(one.writing, skip_special_tokens=True) for one in theirs),
+        different=tuple(wrong + wrong_together),
+    )
+
+
+class _PixelSpeaker:
+    """A native model whose processor cannot be made here: it gets our ids and our pixels."""
+
+    def __init__(self, native: Any, model: VisionLanguageModel, made: _Made) -> None:
+        self.native, self.model, self.made = native, model, made
+
+    @torch.no_grad()
+    def said(self, sample: Sample) -> certificate.Said:
+        """What the class says to one sample."""
+        batch = certificate._batch(self.model, [sample])
+        assert batch.pixels is not None
+        ids = batch.ids.masked_fill(batch.visual, self.made.image_id)
+        given = {"input_ids": ids, "attention_mask": batch.mask.long(), "pixel_values": batch.pixels}
+        scores = self.native(**given).logits[0, -1, : self.made.vocabulary]
+        written = self.native.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, ids.shape[1] :]
+        return certificate.Said(
+            ids=batch.ids.masked_fill(batch.visual, -1)[0].tolist(),
+            logits=scores,
+            writing=certificate._until(written.tolist(), self.model.llm.ends),
+        )
+
+
+def _together(theirs: list[list[int]], mine: list[list[int]], names: list[str]) -> list[str]:
+    return [
+        f"{name}: the writings in a batch differ"
+        for one, other, name in zip(mine, theirs, names, strict=True)
+        if one != other
+    ]
+
+
+def _notes(goal: Goal, model: Model) -> tuple[str, ...]:
+    notes = [f"{CERTIFICATE_FILE} says what was compared, on which images, with which image backend."]
+    if goal.processor is None:
+        notes.append(
+            f"Skipped: the processor of {goal.class_name} needs torchvision. Weights, config and tokenizer are "
+            f"written, and were compared on our pixels and ids; the certificate does not speak of the processor."
+        )
+    elif not goal.chats:
+        text = certificate.prompt_text(model.prompt, "...", None)
+        notes.append(f"{goal.class_name} has no chat template: write the prompt yourself, as {text!r}.")
+    if not goal.pads:
+        notes.append(
+            f"The processor of {goal.class_name} pads its Q-Former's text on the side of the language model's, which "
+            f"moves it: put questions of one length in a batch, or ask one at a time. Batches were compared so."
+        )
+    return tuple(notes)

@@ -1,0 +1,160 @@
+"""Runs go out as native folders that open without our code, and are refused when the class would say something else."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_natives as tiny
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from isthmus.connectors import AveragePoolConfig, PixelShuffleConfig
+from isthmus.data.images import FileImage
+from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
+from isthmus.exchange import export, find_goal, import_native
+from isthmus.exchange.certificate import CERTIFICATE_FILE
+from isthmus.model import Model
+from isthmus.runs import Run
+
+BOUNDED = Bounded(style=QuestionAnswer(), before="<unk>", after="<unk>")
+CASES: dict[str, tuple[str, str, Any, PromptStyle | None]] = {
+    "llava": ("llava", "LlavaForConditionalGeneration", tiny.llava(tiny.clip(), tiny.llama()), Vicuna()),
+    "llava-siglip": (
+        "llava",
+        "LlavaForConditionalGeneration",
+        tiny.llava(tiny.siglip(), tiny.llama(tie_word_embeddings=True), strategy="full"),
+        QuestionAnswer(),
+    ),
+    "llava-plain": ("llava", "LlavaForConditionalGeneration", tiny.llava(tiny.clip(), tiny.llama(), layer=-1), Plain()),
+    "llava-next": ("llava-next", "LlavaNextForConditionalGeneration", tiny.llava_next(), Vicuna()),
+    "blip2-opt": ("blip2", "Blip2ForConditionalGeneration", tiny.blip2(tiny.opt()), None),
+    "blip2-t5": ("blip2", "Blip2ForConditionalGeneration", tiny.blip2(tiny.t5()), None),
+    "instructblip": ("instructblip", "InstructBlipForConditionalGeneration", tiny.instructblip(tiny.opt()), None),
+    "internvl": ("internvl", "InternVLForConditionalGeneration", tiny.internvl(), QuestionAnswer()),
+    "idefics2": ("idefics2", "Idefics2ForConditionalGeneration", tiny.idefics2(), BOUNDED),
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[FileImage]:
+    """Pictures of three shapes."""
+    root = tmp_path_factory.mktemp("images")
+    for number, (width, height) in enumerate([(16, 16), (40, 25), (20, 61)]):
+        values = np.random.default_rng(number).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(values).save(root / f"{number}.png")
+    return [FileImage(root=str(root), path=f"{number}.png") for number in range(3)]
+
+
+def imported(case: str, root: Path) -> Run:
+    _, name, config, prompt = CASES[case]
+    tiny.make(name, config, root / "native")
+    return import_native(root / "native", root / "run", prompt=prompt).run
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_a_run_goes_out_and_opens_without_our_code(case: str, tmp_path: Path, images: list[FileImage]) -> None:
+    out = export(imported(case, tmp_path), CASES[case][0], tmp_path / "out", images=images)
+    said = json.loads((tmp_path / "out" / CERTIFICATE_FILE).read_text())
+    assert said["different"] == []
+    assert said["logit_difference"] <= 1e-5 * max(1.0, said["largest_logit"])
+    assert said["image_backend"] == "PIL"
+    assert len(said["images"]) == 3
+    again = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
+    native = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "native").state_dict()
+    kept = [key for key in again if "post_layernorm" not in key]
+    assert kept
+    for key in kept:
+        rows = len(native[key]) if native[key].dim() else None  # Idefics2's processor adds a token
+        torch.testing.assert_close(again[key][:rows] if rows else again[key], native[key], atol=0, rtol=0, msg=key)
+    if case == "internvl":
+        assert "torchvision" in " ".join(out.notes)
+        pytest.skip("the processor of InternVL needs torchvision: weights, logits and writings were compared")
+    transformers.AutoProcessor.from_pretrained(tmp_path / "out")
+
+
+def test_the_pipeline_answers_a_chat(tmp_path: Path, images: list[FileImage]) -> None:
+    run = imported("llava", tmp_path)
+    export(run, "llava", tmp_path / "out", images=images)
+    pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "out"), device="cpu")
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": images[1].load()}, {"type": "text", "text": "What?"}]}
+    ]
+    said = pipe(text=chat, generate_kwargs={"max_new_tokens": 4, "do_sample": False}, return_full_text=False)
+    from isthmus.data.sample import Sample, Turn
+    from isthmus.llms import Generation
+
+    sample = Sample(id="a", turns=(Turn(role="user", text="<image>\nWhat?"),), images=(images[1],))
+    mine = run.load_model().answer([sample], Generation(max_new_tokens=4))[0]
+    assert said[0]["generated_text"].strip() == mine
+
+
+def test_the_pipeline_answers_a_soft_prompt(tmp_path: Path, images: list[FileImage]) -> None:
+    run = imported("blip2-opt", tmp_path)
+    export(run, "blip2", tmp_path / "out", images=images)
+    pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "out"), device="cpu")
+    text = "\nQuestion: What? Answer:"
+    said = pipe(images=[images[1].load()], text=text, generate_kwargs={"max_new_tokens": 4, "do_sample": False})
+    assert said
+
+
+def test_a_class_that_says_something_else_is_refused(
+    tmp_path: Path, images: list[FileImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = imported("llava", tmp_path)
+
+    def spoiled(path: Path, class_name: str) -> Any:
+        native = getattr(transformers, class_name).from_pretrained(path).eval()
+        native.model.multi_modal_projector.linear_2.bias.data += 5.0
+        return native
+
+    monkeypatch.setattr("isthmus.exchange.exporting.load_native", spoiled)
+    with pytest.raises(ValueError, match="logits differ by"):
+        export(run, "llava", tmp_path / "out", images=images)
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("to", "change", "wanted"),
+    [
+        ("blip2", {}, "It can go out as 'llava'"),
+        ("llava", {"connector": PixelShuffleConfig(factor=2)}, "the nearest: 'internvl'"),
+        ("internvl", {"connector": PixelShuffleConfig(factor=2)}, "holds InternViT alone"),
+        ("llava", {"connector": AveragePoolConfig(side=3)}, "the nearest: 'llava'"),
+        ("llava", {"placement": "before-bos"}, "in place of the mark"),
+        ("lava", {}, "Did you mean 'llava'"),
+    ],
+)
+def test_what_has_no_class_is_said(to: str, change: dict[str, Any], wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        find_goal(to, replace(Model(), **change))
+
+
+def test_export_needs_an_image_and_a_new_folder(tmp_path: Path, images: list[FileImage]) -> None:
+    run = imported("llava", tmp_path)
+    with pytest.raises(ValueError, match="needs one or more"):
+        export(run, "llava", tmp_path / "out", images=[])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="is there already"):
+        export(run, "llava", tmp_path / "out", images=images)
+
+
+def test_unknown_missing_and_misshapen_weights_are_refused_by_name(tmp_path: Path) -> None:
+    tiny.make("LlavaForConditionalGeneration", tiny.llava(tiny.clip(), tiny.llama()), tmp_path / "native")
+    file = tmp_path / "native" / "model.safetensors"
+    good = load_file(file)
+    key = next(name for name in good if name.endswith("linear_1.weight"))
+    for name, state in {
+        "missing: .*linear_1.weight": {one: value for one, value in good.items() if one != key},
+        "unknown: .*linear_9.weight": good | {key.replace("linear_1", "linear_9"): good[key].clone()},
+        "of another shape: .*linear_1.weight": good | {key: torch.zeros(3, 3)},
+    }.items():
+        save_file(state, file, metadata={"format": "pt"})
+        with pytest.raises(ValueError, match=name):
+            import_native(tmp_path / "native", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
