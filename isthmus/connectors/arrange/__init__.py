@@ -2,6 +2,7 @@
 
 from isthmus.connectors.arrange.anyres import Anyres
 from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig
+from isthmus.connectors.arrange.channel_stack import ChannelStack
 from isthmus.connectors.arrange.concatenate import Concatenate
 from isthmus.connectors.arrange.deepstack import DeepStack
 from isthmus.connectors.arrange.frame_pool import FramePool
@@ -13,6 +14,7 @@ ARRANGEMENTS: dict[str, type[ArrangementConfig]] = {
     "anyres": Anyres,
     "separated": Separated,
     "deepstack": DeepStack,
+    "channel-stack": ChannelStack,
     "levels": Levels,
     "frame-pool": FramePool,
 }
@@ -23,6 +25,7 @@ __all__ = [
     "Anyres",
     "Arrangement",
     "ArrangementConfig",
+    "ChannelStack",
     "Concatenate",
     "DeepStack",
     "FramePool",

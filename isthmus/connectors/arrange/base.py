@@ -42,6 +42,10 @@ class ArrangementConfig:
         """Number of parameters of its own."""
         raise AssertionError(f"{type(self).__name__} does not define parameters")
 
+    def flops(self, plan: Plan, per_view: int, target: LLMShape) -> int:
+        """FLOPs of its own products for an input with this plan; most arrangements only move tokens."""
+        return 0
+
     def build(self, target: LLMShape) -> Arrangement:
         """The module. Raises ValueError on a misfit."""
         raise AssertionError(f"{type(self).__name__} does not define build")

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.config import from_json, to_json
 from isthmus.connectors import MlpConfig, PixelShuffleConfig, QFormerConfig
-from isthmus.connectors.arrange import ARRANGEMENTS, Anyres, Concatenate, DeepStack, Levels
+from isthmus.connectors.arrange import ARRANGEMENTS, Anyres, ChannelStack, Concatenate, DeepStack, Levels
 from isthmus.connectors.qwen3vl_mergers import Qwen3VlConfig
 from isthmus.features import FeatureShape, Grid, LLMShape, Plan, VisualTokens
 
@@ -135,3 +136,20 @@ def test_costs_of_the_published_configuration() -> None:
     assert DeepStack().num_tokens(one, 576) == 576
     assert DeepStack().parameters(target) == 0
     assert DeepStack().added_before() == (1, 2, 3, 4)
+
+
+def test_a_channel_stack_joins_what_deepstack_adds() -> None:
+    config = ChannelStack(stack=DeepStack(groups=2, start_layer=99), depth=2)
+    one, visual = plan(3, 1, 2), VisualTokens(torch.randn(3, 4, 1))
+    config.check(MlpConfig(), SOURCE, TARGET)
+    module = config.build(TARGET)
+    with FlopCounterMode(display=False) as counter:
+        placed = module(visual, (one,))
+    assert counter.get_total_flops() == config.flops(one, 4, TARGET) == 2 * 4 * (3 + 1)
+    assert sum(weight.numel() for weight in module.parameters()) == config.parameters(TARGET) == 4 + 2
+    apart = DeepStack(groups=2).build(TARGET)(visual, (one,))
+    by_hand = module.project(torch.cat([apart.tokens, *apart.deeper], dim=-1))
+    torch.testing.assert_close(placed.tokens, by_hand)
+    assert (placed.lengths, placed.deeper, placed.layers) == ((4,), (), ())
+    with pytest.raises(ValueError, match="has no layer"):
+        ChannelStack(depth=0)
