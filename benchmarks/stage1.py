@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -225,7 +226,9 @@ def padding(seen: Tensor) -> Tensor:
     return (~seen).float() * BLOCKED
 
 
-ARMS = {
+Arm = Callable[[QFormer, Batch, Negatives], Tensor]
+
+ARMS: dict[str, Callable[[Size], Arm]] = {
     "released": lambda size: lambda *given: straight(*given, share=False, padded=size.padded),
     "shared": lambda size: lambda *given: straight(*given, share=True, padded=0),
     "isthmus": lambda size: ours,
@@ -238,17 +241,17 @@ def check_equal(size: Size) -> float:
     for name, make in ARMS.items():
         module, batch, drawn = problem(size)
         set_dropout(module, 0.0)
-        loss = make(size)(module, batch, drawn)
-        loss.backward()
-        found[name] = float(loss.detach()), {key: weight.grad for key, weight in module.named_parameters()}
+        total = make(size)(module, batch, drawn)
+        total.backward()  # type: ignore[no-untyped-call]
+        found[name] = float(total.detach()), {key: weight.grad for key, weight in module.named_parameters()}
     loss, slopes = found["released"]
     worst = 0.0
     for other, theirs in (found["shared"], found["isthmus"]):
         assert abs(other - loss) < 1e-4 * abs(loss), (other, loss)
         for key, slope in slopes.items():
-            if slope is None:
-                continue
-            worst = max(worst, float((slope - theirs[key]).abs().max() / slope.abs().max().clamp(min=1e-6)))
+            same = theirs[key]
+            if slope is not None and same is not None:
+                worst = max(worst, float((slope - same).abs().max() / slope.abs().max().clamp(min=1e-6)))
     assert worst < 1e-2, worst
     return worst
 
@@ -261,7 +264,7 @@ def measure(name: str, size: Size, steps: int) -> dict[str, float]:
     for _ in range(steps + 1):
         module.zero_grad(set_to_none=True)
         begun = time.perf_counter()
-        ARMS[name](size)(module, batch, drawn).backward()
+        ARMS[name](size)(module, batch, drawn).backward()  # type: ignore[no-untyped-call]
         spent.append(time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"pairs_per_s": size.batch / sorted(spent[1:])[steps // 2], "extra_mib": (peak - before) / 1024}
@@ -285,8 +288,8 @@ def gflop_a_pair(size: Size) -> float:
 
     module, batch, drawn = problem(size)
     with FlopCounterMode(display=False) as counter:
-        ARMS["shared"](size)(module, batch, drawn).backward()
-    return counter.get_total_flops() / size.batch / 1e9
+        ARMS["shared"](size)(module, batch, drawn).backward()  # type: ignore[no-untyped-call]
+    return float(counter.get_total_flops()) / size.batch / 1e9
 
 
 def main() -> None:
@@ -301,7 +304,7 @@ def main() -> None:
         return
     print(f"gradients of the arms differ by at most {check_equal(size):.1e} of the largest")
     rate, work = matrix_rate(size), gflop_a_pair(size)
-    print(f"matrix rate {rate:.0f} GFLOP/s on {torch.get_num_threads()} threads; {work:.1f} GFLOP a pair when shared")
+    print(f"matrix rate {rate:.1f} GFLOP/s on {torch.get_num_threads()} threads; {work:.3g} GFLOP a pair when shared")
     found = {}
     for name in ARMS:
         command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), *(["--tiny"] * args.tiny)]

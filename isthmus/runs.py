@@ -70,7 +70,8 @@ def can_start(run: "Run", model: Model) -> bool:
     """Whether a model can start from a run's weights: the two are equal, or see images differently and nothing else.
 
     Resolution, fit and tiles of the encoder may change between stages (Qwen-VL: 224 px, then 448 px), and an
-    arrangement without weights may give way to another, whose weights start fresh (LLaVA-1.5-HD: the end of rows).
+    arrangement without weights may give way to another, whose weights start fresh (LLaVA-1.5-HD: the end of rows). A
+    connector that was trained alone may go on before a language model (BLIP-2: the second stage).
     """
     known = run.stage_json["model_fingerprint"]
     if known == model.fingerprint():
@@ -82,6 +83,8 @@ def can_start(run: "Run", model: Model) -> bool:
     except ValueError:  # its config, or a model that it names, cannot be read any more
         return False
     changed = replace(theirs, encoder=theirs.encoder.seeing_as(model.encoder))
+    if theirs.llm is None and model.llm is not None and model.connector.continues(theirs.connector):
+        changed = replace(changed, llm=model.llm, arrange=model.arrange, connector=model.connector)
     if theirs.llm is not None and not theirs.arrange.parameters(theirs.target()):
         changed = replace(changed, arrange=model.arrange)
     return changed.fingerprint() == model.fingerprint()

@@ -98,10 +98,14 @@ class ConnectorConfig:
         """Whether it reads text and has the heads that compare, match and write captions."""
         return False
 
+    def continues(self, earlier: "ConnectorConfig") -> bool:
+        """Whether it can go on with the weights of one that was trained alone; its way to the LLM starts fresh."""
+        return self == earlier
+
     def build_alone(self, source: FeatureShape) -> Connector:
         """The module for training without a language model. Raises ValueError where that makes no sense."""
         raise ValueError(
-            f"{type(self).__name__} only writes for a language model, and the model has llm=None. Give it an `llm`."
+            f"{type(self).__name__} only writes for one, but there is no language model (llm=None). Give the model one."
         )
 
     def num_tokens(self, grid: Grid) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_no_levels, check_width
+from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_heads import AlignmentHeads
 from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
@@ -124,6 +125,13 @@ class QFormerConfig(ConnectorConfig):
         """
         return self._made(source, target.embedding_width)
 
+    def continues(self, earlier: ConnectorConfig) -> bool:
+        """The text side and the heads may be left behind, as BLIP-2's second stage does."""
+        kept = ("text", "text_model", "vocabulary", "positions", "embedding", "temperature")
+        return isinstance(earlier, QFormerConfig) and self == dataclasses.replace(
+            earlier, **{name: getattr(self, name) for name in kept}
+        )
+
     def build_alone(self, source: FeatureShape) -> "QFormer":
         """The module without a projection to a language model, for stage 1. Raises ValueError as `build`."""
         return self._made(source, None)
@@ -214,10 +222,13 @@ class QFormer(Connector):
         mask: Pattern,
         owner: Sequence[int] | None = None,
         past: Read | None = None,
+        packed: bool = False,
+        tell_text: bool = True,
     ) -> Read:
         """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
 
-        Images may come looked at already (`look`), so that passes share their cross-attention keys and values.
+        Images may come looked at already (`look`), so that passes share their cross-attention keys and values. `packed`
+        skips the text's padding, whose places then hold zeros; without `tell_text` no text is given.
 
         `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
         see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).
@@ -235,22 +246,46 @@ class QFormer(Connector):
         if features is not None:
             looked = self.look(features) if isinstance(features, Features) else features
             joint = mask == "bidirectional"
-            if joint and rows is not None:
+            groups = Groups.of(rows, views) if joint and rows is not None else None
+            if joint and rows is not None and groups is None:
                 looked = looked.chosen(rows)
-            pairs, sight = list(looked.pairs), dataclasses.replace(sight, patches=looked.patches)
+            pairs, sight = list(looked.pairs), dataclasses.replace(sight, patches=looked.patches, groups=groups)
             count = text.ids.shape[0] if joint and text is not None else views
             queries = self.dropout(self.norm(self.queries).expand(count, -1, -1))
         words = None if text is None else self._embed(text)
+        packing = Packing.of(text.mask) if packed and text is not None else None
+        if words is not None and packing is not None:
+            words, sight = packing.pack(words), dataclasses.replace(sight, packing=packing)
         kept: list[Pair] = []
         for number, layer in enumerate(self._stack()):
             earlier = past.past[number] if past is not None else None
-            queries, words, own = layer(queries, words, sight, pairs[number], earlier)
+            tells = tell_text or number + 1 < len(self.layers)
+            queries, words, own = layer(queries, words, sight, pairs[number], earlier, tell_text=tells)
             kept += [] if own is None else [own]
-        return Read(queries=queries, text=words, past=tuple(kept))
+        if words is not None and packing is not None:
+            words = packing.unpack(words)
+        return Read(queries=queries, text=words if tell_text else None, past=tuple(kept))
 
     def look(self, features: Features) -> Looked:
         """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""
-        return self.look_at(self.norm_features(features), self.real_patches(features))
+        patches = self.real_patches(features)
+        if not torch.is_grad_enabled() or features.tokens.requires_grad:
+            return self.look_at(self.norm_features(features), patches)
+        self._check_width(features)
+        return Looked(views=len(features.tokens), pairs=self._folded_pairs(features.tokens), patches=patches)
+
+    def _folded_pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
+        """Keys and values with the norm's weight and bias moved into their matrices: equal but for rounding.
+
+        Fixed features then need no gradient at all: that of the norm comes from the matrices.
+        """
+        norm, crossing = self.ln_vision, [layer.cross for layer in self._stack() if layer.cross is not None]
+        parts = [part for cross in crossing for part in (cross.key, cross.value)]
+        weight = torch.cat([part.weight for part in parts])
+        bias = torch.cat([part.bias for part in parts]) + (weight * norm.bias).sum(dim=1)
+        plain = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
+        made = iter(torch.split(nn.functional.linear(plain, weight * norm.weight, bias), self.config.width, dim=-1))
+        return tuple(None if layer.cross is None else (next(made), next(made)) for layer in self._stack())
 
     def norm_features(self, features: Features) -> Float[Tensor, "views patches channels"]:
         """What `ln_vision` gives. Raises ValueError for features of another width."""
@@ -267,7 +302,7 @@ class QFormer(Connector):
     def look_at(self, seen: Tensor, patches: Tensor | None) -> Looked:
         """Keys and values of features that `ln_vision` has normed; `patches` is true where they are no padding."""
         pairs = tuple(None if layer.cross is None else layer.cross.pair(seen) for layer in self._stack())
-        return Looked(tokens=seen, pairs=pairs, patches=patches)
+        return Looked(views=len(seen), pairs=pairs, patches=patches)
 
     def _stack(self) -> list[QFormerLayer]:
         return [layer for layer in self.layers if isinstance(layer, QFormerLayer)]
@@ -305,7 +340,7 @@ class QFormer(Connector):
             raise ValueError(f"A {mask!r} text reads an image: give features, or mask='uni-modal' for text alone.")
         if features is None:
             return past.past[0][0].shape[0] if past is not None else 0
-        return features.tokens.shape[0]
+        return features.views if isinstance(features, Looked) else features.tokens.shape[0]
 
     def _check_width(self, features: Features) -> None:
         check_width(self, features, self.in_dim)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.connectors.attention import attend
+from isthmus.connectors.packing import Groups, Packing
 
 NORM_EPS = 1e-12
 Pattern = Literal["uni-modal", "bidirectional", "causal"]
@@ -28,20 +29,24 @@ class Sight:
     patches: Bool[Tensor, "rows 1 patches"] | None = None
     text: Bool[Tensor, "rows length"] | None = None
     owner: Int[Tensor, " rows"] | None = None
+    packing: Packing | None = None
+    """How the text is packed, when it is."""
+    groups: Groups | None = None
+    """Which rows look at which image, when an image's keys and values serve several rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looked:
-    """Images that were looked at once: normed features, their keys and values in each layer that looks, padding."""
+    """Images that were looked at once: their keys and values in each layer that looks, and what is no padding."""
 
-    tokens: Float[Tensor, "views patches channels"]
+    views: int
     pairs: tuple[Pair | None, ...]
     patches: Bool[Tensor, "views 1 patches"] | None = None
 
     def chosen(self, rows: Int[Tensor, " rows"]) -> "Looked":
         """The images of these rows."""
         return Looked(
-            tokens=self.tokens,
+            views=len(rows),
             pairs=tuple(None if pair is None else (pair[0][rows], pair[1][rows]) for pair in self.pairs),
             patches=None if self.patches is None else self.patches[rows],
         )
@@ -60,19 +65,29 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def pair(self, source: Float[Tensor, "rows sources channels"]) -> Pair:
+    def pair(self, source: Float[Tensor, "*sources channels"]) -> Pair:
         """Keys and values of what is looked at."""
         return self.key(source), self.value(source)
 
     def forward(
         self,
-        hidden: Float[Tensor, "rows places width"],
+        hidden: Float[Tensor, "*all width"],
         pair: Pair,
         mask: Bool[Tensor, "#rows #places sources"] | None,
-    ) -> Float[Tensor, "rows places width"]:
-        """`hidden` after looking at `pair`."""
+        arrange: Packing | Groups | None = None,
+    ) -> Float[Tensor, "*all width"]:
+        """`hidden` after looking at `pair`. It may be packed, or its rows grouped by the image they look at."""
         dropout = self.dropout.p if self.training else 0.0
-        seen = attend(self.query(hidden), *pair, heads=self.heads, mask=mask, dropout=dropout)
+        query = self.query(hidden)
+        if isinstance(arrange, Packing):
+            query = arrange.unpack(query)
+        elif arrange is not None:
+            query = arrange.gather(query)
+        seen = attend(query, *pair, heads=self.heads, mask=mask, dropout=dropout)
+        if isinstance(arrange, Packing):
+            seen = arrange.pack(seen)
+        elif arrange is not None:
+            seen = arrange.scatter(seen)
         looked: Tensor = self.norm(hidden + self.dropout(self.out(seen)))
         return looked
 
@@ -87,7 +102,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, hidden: Float[Tensor, "rows places width"]) -> Float[Tensor, "rows places width"]:
+    def forward(self, hidden: Float[Tensor, "*places width"]) -> Float[Tensor, "*places width"]:
         """Every place alone."""
         inner = functional.gelu(self.widen(hidden))
         fed: Tensor = self.norm(hidden + self.dropout(self.narrow(inner)))
@@ -105,25 +120,36 @@ class QFormerLayer(nn.Module):
         self.text_ffn = FeedForward(width, inner, dropout=dropout) if text else None
 
     def forward(
-        self, queries: Tensor | None, text: Tensor | None, sight: Sight, vision: Pair | None, past: Pair | None
+        self,
+        queries: Tensor | None,
+        text: Tensor | None,
+        sight: Sight,
+        vision: Pair | None,
+        past: Pair | None,
+        *,
+        tell_text: bool = True,
     ) -> tuple[Tensor | None, Tensor | None, Pair | None]:
         """Both streams after this layer, and the queries' own self-attention keys and values.
 
-        `past` are those keys and values from an earlier pass, for a causal text that comes without queries.
+        `past` are those keys and values from an earlier pass, for a causal text that comes without queries. Without
+        `tell_text` the text is only looked at and comes out as it was, for a last layer whose text nobody asks for.
         """
         own = None if queries is None else self.attention.pair(queries)
         words = None if text is None else self.attention.pair(text)
+        if words is not None and sight.packing is not None:
+            words = sight.packing.unpack(words[0]), sight.packing.unpack(words[1])
         new_queries, new_text = queries, text
         if queries is not None:
             assert own is not None
             new_queries = self.attention(queries, *self._query_view(own, words, sight))
             if self.cross is not None and vision is not None:
-                new_queries = self.cross(new_queries, vision, sight.patches)
+                new_queries = self.cross(new_queries, vision, sight.patches, sight.groups)
             new_queries = self.query_ffn(new_queries)
-        if text is not None:
+        if text is not None and tell_text:
             assert words is not None
             assert self.text_ffn is not None
-            new_text = self.text_ffn(self.attention(text, *_text_view(own if past is None else past, words, sight)))
+            view = _text_view(own if past is None else past, words, sight)
+            new_text = self.text_ffn(self.attention(text, *view, sight.packing))
         return new_queries, new_text, own
 
     def _query_view(self, own: Pair, words: Pair | None, sight: Sight) -> tuple[Pair, Tensor | None]:

@@ -36,7 +36,7 @@ class QFormerReading:
     def looked(self) -> Looked:
         """Normed features with their keys and values."""
         assert self.given is not None, "images are asked for, but none came"
-        return self.module.look_at(self.normed, self.module.real_patches(self.given))
+        return self.module.look(self.given)
 
     @cached_property
     def normed(self) -> Tensor:
@@ -52,12 +52,12 @@ class QFormerReading:
     @cached_property
     def words(self) -> Read:
         """The captions' own pass."""
-        return self.module.read(None, self.captions.contrast, mask="uni-modal")
+        return self.module.read(None, self.captions.contrast, mask="uni-modal", packed=True)
 
     @cached_property
     def written(self) -> Tensor:
         """The captions' pass over the cached queries, [rows, length, width]."""
-        told = self.module.read(None, self.captions.write, mask="causal", past=self.queries).text
+        told = self.module.read(None, self.captions.write, mask="causal", past=self.queries, packed=True).text
         assert told is not None
         return told
 
@@ -93,7 +93,7 @@ class QFormerReading:
             if looked.patches is not None:
                 raise ValueError("Padded features cannot be exchanged between processes: use features of one length.")
             looked = _joined(looked, self.module.look_at(others, None))
-        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner)
+        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner, packed=True, tell_text=False)
         assert self.joint.queries is not None
         return self.heads.judge(self.joint.queries)
 
@@ -110,4 +110,4 @@ def _joined(first: Looked, second: Looked) -> Looked:
         None if one is None or other is None else (torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]]))
         for one, other in zip(first.pairs, second.pairs, strict=True)
     )
-    return Looked(tokens=torch.cat([first.tokens, second.tokens]), pairs=pairs)
+    return Looked(views=first.views + second.views, pairs=pairs)

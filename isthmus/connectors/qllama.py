@@ -5,6 +5,7 @@ Checked against: OpenGVLab/InternVL `internvl_g` `modeling_qllama.py` and `model
 `internvl_g_*`).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -104,6 +105,13 @@ class QLlamaConfig(ConnectorConfig):
             ValueError: the encoder gives several layers, or the model to start from has other sizes.
         """
         return self._made(source, target.embedding_width)
+
+    def continues(self, earlier: ConnectorConfig) -> bool:
+        """The text side and the heads may be left behind."""
+        kept = ("text", "text_model", "vocabulary", "embedding", "pool_heads", "temperature")
+        return isinstance(earlier, QLlamaConfig) and self == dataclasses.replace(
+            earlier, **{name: getattr(self, name) for name in kept}
+        )
 
     def build_alone(self, source: FeatureShape) -> "QLlama":
         """The module without the MLP, for the first two stages. Raises ValueError as `build`."""

@@ -107,7 +107,8 @@ def rotated(
     angles = repeat(places.float()[:, None] * rates, "places half -> places (heads two half)", heads=heads, two=2)
     first, second = rearrange(vectors, "rows places (heads two half) -> two rows places heads half", heads=heads, two=2)
     turned = rearrange(torch.stack([-second, first]), "two rows places heads half -> rows places (heads two half)")
-    return (vectors * angles.cos() + turned * angles.sin()).to(vectors.dtype)
+    both: Tensor = vectors * angles.cos() + turned * angles.sin()
+    return both.to(vectors.dtype)
 
 
 def visible(pattern: str, num_queries: int, text: Bool[Tensor, "rows length"]) -> Bool[Tensor, "rows places places"]:

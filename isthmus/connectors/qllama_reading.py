@@ -60,7 +60,8 @@ class QLlamaReading:
         assert read.text is not None
         assert read.mask is not None
         sizes = [len(text.ids) for text in texts]
-        pieces = zip(parts, read.queries.split(sizes), read.text.split(sizes), read.mask.split(sizes), strict=True)
+        told = (torch.split(rows, sizes) for rows in (read.queries, read.text, read.mask))
+        pieces = zip(parts, *told, strict=True)
         return {part: QLlamaRead(queries=one, text=two, mask=three) for part, one, two, three in pieces}
 
     @property
@@ -91,12 +92,14 @@ class QLlamaReading:
     @cached_property
     def pooled_features(self) -> Tensor:
         """The encoder's features in one vector, not normalised."""
-        return self.heads.pool_features(self.features.tokens)
+        pooled: Tensor = self.heads.pool_features(self.features.tokens)
+        return pooled
 
     @cached_property
     def pooled_queries(self) -> Tensor:
         """The queries' outputs in one vector, not normalised."""
-        return self.heads.pool_queries(self.queries)
+        pooled: Tensor = self.heads.pool_queries(self.queries)
+        return pooled
 
     @cached_property
     def text_features(self) -> Tensor:

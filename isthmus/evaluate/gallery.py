@@ -200,7 +200,7 @@ def _judge(
         pairs = wanted[rows].nonzero()
         if len(pairs):
             reading = model.connector.reading(_features(model, gallery, encoder, rows), None)
-            for some in pairs.split(batch_size):
+            for some in torch.split(pairs, batch_size):
                 text = _rows(captions.match, some[:, 1], device)
                 judged = reading.match(text, some[:, 0].tolist(), None)[:, 1].float().cpu()
                 logits[some[:, 0] + rows[0], some[:, 1]] = judged

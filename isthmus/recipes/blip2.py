@@ -20,6 +20,31 @@ from isthmus.train.stage import AdamW, Cosine, Stage
 DATA = "blip2-data"
 """Where the real stages look for their files, in the current directory."""
 
+VIT_G = VisionEncoder(
+    name="Salesforce/blip2-opt-2.7b",
+    image_size=224,
+    layers=(-1,),
+    class_token=True,
+    final_norm=False,
+    precision="float16",
+)
+QFORMER = QFormerConfig(
+    num_queries=32,
+    width=768,
+    layers=12,
+    heads=12,
+    ffn_width=3_072,
+    cross_every=2,
+    dropout=0.1,
+    start_from="google-bert/bert-base-uncased",
+    text=True,
+    vocabulary=30_523,
+    positions=512,
+    embedding=256,
+    temperature=0.07,
+)
+"""With its text side and heads, which the first stage trains."""
+
 
 def stage1() -> Stage:
     """Align: the Q-Former compares, matches and writes captions over a frozen ViT-g, as the paper says.
@@ -59,29 +84,8 @@ def stage1() -> Stage:
     return Stage(
         name="blip2/stage1",
         model=Model(
-            encoder=VisionEncoder(
-                name="Salesforce/blip2-opt-2.7b",
-                image_size=224,
-                layers=(-1,),
-                class_token=True,
-                final_norm=False,
-                precision="float16",
-            ),
-            connector=QFormerConfig(
-                num_queries=32,
-                width=768,
-                layers=12,
-                heads=12,
-                ffn_width=3_072,
-                cross_every=2,
-                dropout=0.1,
-                start_from="google-bert/bert-base-uncased",
-                text=True,
-                vocabulary=30_523,
-                positions=512,
-                embedding=256,
-                temperature=0.07,
-            ),
+            encoder=VIT_G,
+            connector=QFORMER,
             llm=None,
             captions=CaptionStyle(max_tokens=32, clean=True),
         ),

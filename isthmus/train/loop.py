@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
 from isthmus.train import checkpoint
@@ -40,7 +40,9 @@ def train(
             loss is not finite.
         OSError: no space is left to save in; the save before stays intact.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    # Where only some objectives of alignment are asked for, heads and streams of the others get no gradient.
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=stage.model.llm is None)
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
     with (
         torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,

@@ -230,15 +230,14 @@ def _load_start(model: VisionLanguageModel, folder: Path) -> set[str]:
     run = Run(start["folder"])
     if _hash(run.folder / WEIGHTS_FILE) != start["weights"]:
         raise ValueError(f"The weights of {run.folder} have changed since {folder} started from them. Start a new run.")
-    same = to_json(run.model_config.arrange) == to_json(model.config.arrange)
+    theirs, weights = run.model_config, run.weights()
+    fresh = () if to_json(theirs.arrange) == to_json(model.config.arrange) else ("arrange.",)
+    if theirs.llm is None and model.config.llm is not None:
+        fresh = ("arrange.", "connector.project.")
+        places = saveable(model)
+        weights = {name: tensor for name, tensor in weights.items() if name in places}
     return set(
-        load_trained(
-            model,
-            run.weights(),
-            source=str(run.folder),
-            with_encoder=model.encoder is not None,
-            fresh=() if same else ("arrange.",),
-        )
+        load_trained(model, weights, source=str(run.folder), with_encoder=model.encoder is not None, fresh=fresh)
     )
 
 

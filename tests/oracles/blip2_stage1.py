@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from oracle_files import FOLDER, Oracle, part
-from safetensors.torch import load_file, save_file
+from oracle_files import Oracle, form_of, oracle_names
+from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
 from isthmus.connectors import Connector, QFormerConfig
@@ -36,13 +36,21 @@ class Alone(VisionLanguageModel):
         self.connector = connector
 
 
-def weights_of(oracle: Oracle) -> dict[str, Tensor]:
-    """The oracle's own weights, or those of the file that it shares them with."""
+def weights_of(oracle: Oracle, form: str = "blip2_stage1") -> dict[str, Tensor]:
+    """The oracle's own weights, or those of the file of `form` that it shares them with: of its seed and ending."""
     own = oracle.below("weights/")
     if own:
         return own
-    plain = oracle.name.replace("_image_id", "")
-    return part(load_file(FOLDER / f"{plain}.safetensors"), "weights/")
+    ending = oracle.name.removeprefix(str(form_of(oracle.name)))
+    others = [Oracle(name) for name in oracle_names(form)]
+    sizes = ("hidden", "layers", "queries", "vocab")
+    fitting = [one for one in others if all(one.config[key] == oracle.config[key] for key in sizes)]
+    assert fitting, f"{oracle.name} names no weights"
+
+    def fit(one: Oracle) -> tuple[bool, bool]:
+        return one.name == form + ending, one.info.get("seed") == oracle.info.get("seed")
+
+    return max(fitting, key=fit).below("weights/")
 
 
 def build(oracle: Oracle) -> QFormer:
@@ -117,10 +125,13 @@ def run(
     head = "rows places (heads inner) -> rows heads places inner"
     past, heads = reading.queries.past, module.config.heads
     assert reading.joint is not None
+    with torch.no_grad():  # padding is left out above; the official code computes it
+        padded = module.read(None, shared.captions.contrast, mask="uni-modal").text
+        written = module.read(None, shared.captions.write, mask="causal", past=reading.queries).text
     outputs = {
         "image_embeds": reading.seen(),
         "query_last_hidden_state": reading.queries.queries,
-        "text_last_hidden_state": reading.words.text,
+        "text_last_hidden_state": padded,
         "image_feats": reading.images("queries"),
         "text_feat": reading.texts(),
         "query_key_layer0": rearrange(past[0][0], head, heads=heads),
@@ -138,7 +149,7 @@ def run(
         "itm_labels": judged.labels,
         "lm_input_ids": shared.captions.write.ids,
         "lm_labels": shared.captions.targets,
-        "lm_logits": module.heads.write(reading.written, module.words.weight),
+        "lm_logits": module.heads.write(written, module.words.weight),
         "loss_itc": loss_itc,
         "loss_itm": loss_itm,
         "loss_lm": loss_itg,

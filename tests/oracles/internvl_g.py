@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import torch
-from blip2_stage1 import Alone
-from oracle_files import FOLDER, Oracle, oracle_names, part
-from safetensors.torch import load_file, save_file
+from blip2_stage1 import Alone, weights_of
+from oracle_files import Oracle
+from safetensors.torch import save_file
 from torch import Tensor, distributed
 
 from isthmus.connectors import QLlamaConfig
@@ -24,21 +24,6 @@ from isthmus.train.objectives import ITC, ITG, ITM
 from isthmus.train.objectives.shared import Shared
 
 Made = tuple[dict[str, Tensor], dict[str, Tensor | None]]
-
-
-def weights_of(oracle: Oracle) -> dict[str, Tensor]:
-    """The oracle's own weights, or those of the stage-2 file that it shares them with."""
-    own = oracle.below("weights/")
-    if own:
-        return own
-    stem = oracle.name.replace("internvl_g_features", "internvl_g_stage2")
-    stem = stem.replace("internvl_g_retrieval", "internvl_g_stage2")
-    for name in (stem, *oracle_names("internvl_g_stage2")):
-        if (FOLDER / f"{name}.safetensors").exists():
-            found = part(load_file(FOLDER / f"{name}.safetensors"), "weights/")
-            if found and found["query_tokens"].shape[1:] == (oracle.config["queries"], oracle.config["hidden"]):
-                return found
-    raise AssertionError(f"{oracle.name} names no weights")
 
 
 def build(oracle: Oracle) -> QLlama:
@@ -59,7 +44,11 @@ def build(oracle: Oracle) -> QLlama:
         temperature=sizes["temp"],
     )
     module = config.build_alone(FeatureShape(width=sizes["vision_width"], grid=Grid(1, 1, sizes["nv"])))
-    weights = {key: value for key, value in weights_of(oracle).items() if not key.endswith("rotary_emb.inv_freq")}
+    weights = {
+        key: value
+        for key, value in weights_of(oracle, "internvl_g_stage2").items()
+        if not key.endswith("rotary_emb.inv_freq")
+    }
     load_official(module, INTERNVL_G_KEYS, weights, oracle.name)
     return module.train()
 

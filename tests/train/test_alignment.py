@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_stage import Swatches
+from tiny_stage import Swatches, tiny_stage
 from tiny_stage import tiny_model as tiny_chat_model
 from tiny_stage1 import batch_of, captioned, tiny_model, tiny_stage1
 
@@ -22,6 +22,7 @@ from isthmus.train.objectives import ITC, ITG, ITM, NextToken
 from isthmus.train.objectives.shared import Shared
 from isthmus.train.objectives.whole import parts_of
 from isthmus.train.setup import Losses
+from isthmus.train.stage import AdamW
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_what_does_not_fit_is_refused_when_the_stage_is_built(root: Path) -> Non
         (lambda: replace(stage, objectives=(ITM(negatives="given"),)), "'hard' or 'random'"),
         (lambda: ITC(label_smoothing=1.0), "label_smoothing=1.0"),
         (lambda: QFormerConfig(embedding=256), "needs text=True"),
-        (lambda: VisionLanguageModel(replace(tiny_chat_model(root), llm=None), with_encoder=False), "has llm=None"),
+        (lambda: VisionLanguageModel(replace(tiny_chat_model(root), llm=None), with_encoder=False), "no language model"),
     ]
     for attempt, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -74,10 +75,12 @@ def test_losses_of_a_fresh_model_are_near_chance(model: VisionLanguageModel) -> 
 
 
 def test_an_images_keys_and_values_are_computed_once(model: VisionLanguageModel, monkeypatch) -> None:
-    cross = model.connector.layers[0].cross
     calls: list[tuple[int, ...]] = []
-    plain = cross.pair
-    monkeypatch.setattr(cross, "pair", lambda seen: (calls.append(tuple(seen.shape)), plain(seen))[1])
+    whole = model.connector._folded_pairs
+    monkeypatch.setattr(
+        model.connector, "_folded_pairs", lambda tokens: (calls.append(tuple(tokens.shape)), whole(tokens))[1]
+    )
+    monkeypatch.setattr(model.connector.layers[0].cross, "pair", lambda seen: pytest.fail("looked again"))
     shared = Shared(model, batch_of(model, captioned(*FOUR)))
     for objective in (ITC(), ITM(), ITG()):
         objective.losses(shared)
@@ -226,3 +229,18 @@ def test_a_whole_batch_of_pixels_in_micro_batches_is_refused(root: Path, tmp_pat
     with pytest.raises(ValueError, match=r"the encoder learns.*Leave out micro_batch_size"):
         train(stage, tmp_path / "run", progress=False)
     assert train(replace(stage, micro_batch_size=None), tmp_path / "pixels", progress=False).finished
+
+
+def test_a_second_stage_goes_on_with_the_connector_of_the_first(root: Path, tmp_path: Path) -> None:
+    first = train(tiny_stage1(root), tmp_path / "first", progress=False)
+    connector = replace(tiny_model(root).connector, text=False, embedding=0)
+    model = replace(tiny_chat_model(root), connector=connector)
+    second = tiny_stage(root, model=model, start_from="tiny1", steps=1, optimizer=AdamW(peak_lr=0.0))
+    run = train(second, tmp_path / "second", start=tmp_path / "first", progress=False)
+    ours, theirs = run.weights(), first.weights()
+    assert {name for name in ours if name not in theirs} == {"connector.project.weight", "connector.project.bias"}
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items() if name in theirs)
+    assert not [name for name in ours if "words" in name or "heads" in name or "text_ffn" in name]
+    other = replace(second, model=replace(model, connector=replace(connector, num_queries=4)))
+    with pytest.raises(ValueError, match="another connector"):
+        train(other, tmp_path / "third", start=tmp_path / "first", progress=False)

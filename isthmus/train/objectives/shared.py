@@ -131,9 +131,11 @@ def compare(
 ) -> Comparison:
     """Similarities with the rows of all processes; an image's is the largest of its vectors'."""
     collect = gather if gradients == "local" else gather_attached
+    images, texts = (one.float() if one.dtype in (torch.bfloat16, torch.float16) else one for one in (images, texts))
     every_image, every_text = collect(images), collect(texts)
-    by_image = torch.einsum("rve,ne->rnv", images, every_text)
-    by_text = torch.einsum("re,nve->rnv", texts, every_image)
+    with torch.autocast(images.device.type, enabled=False):  # half precision would round logits of 1 / 0.07 coarsely
+        by_image = torch.einsum("rve,ne->rnv", images, every_text)
+        by_text = torch.einsum("re,nve->rnv", texts, every_image)
     return Comparison(
         image_to_text=by_image.max(dim=-1).values * scale,
         text_to_image=by_text.max(dim=-1).values * scale,

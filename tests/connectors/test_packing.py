@@ -1,0 +1,71 @@
+"""Packed text, grouped rows and the folded norm give what the plain way gives."""
+
+import pytest
+import torch
+
+from isthmus.connectors import QFormerConfig
+from isthmus.connectors.packing import Groups, Packing
+from isthmus.features import Features, FeatureShape, Grid, Text
+
+SOURCE = FeatureShape(width=6, grid=Grid(1, 1, 5))
+CONFIG = QFormerConfig(
+    num_queries=2, width=8, layers=3, heads=2, ffn_width=12, dropout=0.0, text=True, vocabulary=20, positions=8,
+    embedding=4,
+)  # fmt: skip
+
+
+def test_packing_keeps_real_tokens_in_order() -> None:
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    packing = Packing.of(mask)
+    padded = torch.arange(6.0).view(2, 3, 1)
+    assert packing.pack(padded).flatten().tolist() == [0, 1, 3]
+    assert packing.unpack(packing.pack(padded)).flatten().tolist() == [0, 1, 0, 3, 0, 0]
+    assert Packing.of(torch.ones(2, 3, dtype=torch.bool)) is None
+
+
+def test_groups_put_rows_of_one_image_side_by_side() -> None:
+    groups = Groups.of(torch.tensor([1, 0, 1, 2]), 3)
+    assert groups.rows.tolist() == [[1, 0], [0, 2], [3, 0]]
+    rows = torch.arange(8.0).view(4, 2, 1)
+    gathered = groups.gather(rows)
+    assert gathered[1].flatten().tolist() == [0, 1, 4, 5]
+    assert torch.equal(groups.scatter(gathered), rows)
+    assert Groups.of(torch.tensor([0, 0, 0, 0, 1]), 3) is None  # 3 x 4 places for 5 rows
+
+
+@pytest.mark.parametrize("pattern", ["uni-modal", "bidirectional", "causal"])
+def test_packed_grouped_and_folded_passes_are_equal_in_values_and_gradients(pattern: str) -> None:
+    torch.manual_seed(3)
+    module = CONFIG.build_alone(SOURCE).double().train()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    image = Features(tokens=torch.randn(2, 5, 6, dtype=torch.float64), grid=SOURCE.grid)
+    lengths = torch.tensor([4, 2, 3])
+    text = Text(ids=torch.randint(1, 20, (3, 4)), mask=torch.arange(4)[None] < lengths[:, None])
+    direction = torch.randn(3, 4, 8, dtype=torch.float64)
+    owner = None if pattern == "uni-modal" else [1, 0, 1]
+    found = []
+    for quick in (False, True):
+        module.zero_grad()
+        seen = module.look(image) if quick else module.look_at(module.norm_features(image), None)
+        if not quick and owner is not None and pattern == "bidirectional":
+            seen, reads = seen.chosen(torch.tensor(owner)), [0, 1, 2]
+        else:
+            reads = owner
+        told = module.read(seen, text, mask=pattern, owner=reads, packed=quick)
+        (told.text * direction)[text.mask].sum().backward(retain_graph=True)
+        told.queries.square().sum().backward()
+        slopes = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+        found.append((told.text[text.mask], told.queries, slopes))
+    for plain, quick in zip(*found, strict=True):
+        torch.testing.assert_close(quick, plain, atol=1e-11, rtol=1e-9)
+
+
+def test_text_that_nobody_asks_for_is_not_told() -> None:
+    module = CONFIG.build_alone(SOURCE).eval()
+    image = Features(tokens=torch.randn(2, 5, 6), grid=SOURCE.grid)
+    text = Text(ids=torch.randint(1, 20, (2, 3)), mask=torch.ones(2, 3, dtype=torch.bool))
+    whole = module.read(image, text, mask="bidirectional")
+    short = module.read(image, text, mask="bidirectional", tell_text=False)
+    assert short.text is None
+    torch.testing.assert_close(short.queries, whole.queries)
