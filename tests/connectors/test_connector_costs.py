@@ -1,5 +1,7 @@
 """Parameters and FLOPs of the published configurations, as exact integers."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from isthmus.connectors import (
     AudioQFormerConfig,
     AveragePoolConfig,
     CAbstractorConfig,
+    ChannelConcatConfig,
     ConnectorConfig,
     HoneybeeResamplerConfig,
     InstructQFormerConfig,
@@ -18,6 +21,7 @@ from isthmus.connectors import (
     PixelShuffleConfig,
     QFormerConfig,
     QLlamaConfig,
+    Qwen3VlConfig,
     QwenVlConfig,
     TokenPackerConfig,
     VideoQFormerConfig,
@@ -25,6 +29,7 @@ from isthmus.connectors import (
 )
 from isthmus.features import FeatureShape, Grid, LLMShape
 
+SIGLIP_384 = FeatureShape(width=1_152, grid=Grid(1, 24, 24))
 CLIP_336 = FeatureShape(width=1_024, grid=Grid(1, 24, 24))
 CLIP_224 = FeatureShape(width=1_024, grid=Grid(1, 16, 16))
 CLIP_224_CLASS = FeatureShape(width=1_024, grid=Grid(1, 16, 16), prefix=1)
@@ -59,6 +64,9 @@ def llm(width: int) -> LLMShape:
         (HoneybeeResamplerConfig(), CLIP_224, 4_096, 106_142_720),
         (HoneybeeResamplerConfig(num_queries=144), CLIP_224, 4_096, 106_224_640),
         (LdpV2Config(), CLIP_336, 2_048, 6_316_032),
+        (ChannelConcatConfig(), CLIP_336, 4_096, 20_979_712),
+        (Qwen3VlConfig(), SIGLIP_384, 4_096, 40_119_040),
+        (Qwen3VlConfig(), replace(SIGLIP_384, level_widths=(1_152,) * 3), 4_096, 40_119_040 + 3 * 40_125_952),
         (TokenPackerConfig(), CLIP_336_PACKED, 4_096, 1_048_576 + 2 * 5_244_928 + 6_144 + 4_198_400 + 20_979_712),
     ],
 )
