@@ -100,6 +100,12 @@ def compare(
     return worst, wrong
 
 
+def num_rows(model: VisionLanguageModel) -> int:
+    """Rows of the output head: what the logits are over."""
+    head: Any = model.llm.head
+    return int(head.weight.shape[0])
+
+
 class NativeSpeaker:
     """A native model with its processor, asked as its users ask it."""
 
@@ -107,7 +113,7 @@ class NativeSpeaker:
         self.native, self.processor, self.chats = native, processor, chats
         self.prompt, self.tokenizer = model.config.prompt, model.llm.tokenizer
         self.encodes = isinstance(model.config.llm, EncoderDecoderLM)
-        self.vocabulary = int(model.llm.head.weight.shape[0])  # type: ignore[union-attr]
+        self.vocabulary = num_rows(model)
         self.image_id = image_id
         self.ends = model.llm.ends
 

@@ -18,6 +18,7 @@ from isthmus.exchange.folders import write_whole_folder
 from isthmus.exchange.importing import load_native
 from isthmus.exchange.outgoing import GOALS, Goal
 from isthmus.exchange.processors import add_image_token, image_backend, make_room, own_tokenizer
+from isthmus.exchange.templates import prompt_text
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.runs import Run
 from isthmus.weights import quiet_transformers
@@ -125,7 +126,7 @@ class _Made:
 
     def __init__(self, goal: Goal, model: VisionLanguageModel) -> None:
         self.goal = goal
-        self.vocabulary = int(model.llm.head.weight.shape[0])  # type: ignore[union-attr]
+        self.vocabulary = certificate.num_rows(model)
         self.tokenizer = own_tokenizer(model.config)
         self.image_id = add_image_token(self.tokenizer)
         self.processor = None if goal.processor is None else goal.processor(model, self.tokenizer)
@@ -267,7 +268,7 @@ def _notes(goal: Goal, model: Model) -> tuple[str, ...]:
             f"written, and were compared on our pixels and ids; the certificate does not speak of the processor."
         )
     elif not goal.chats:
-        text = certificate.prompt_text(model.prompt, "...", None)
+        text = prompt_text(model.prompt, "...", None)
         notes.append(f"{goal.class_name} has no chat template: write the prompt yourself, as {text!r}.")
     if not goal.pads:
         notes.append(

@@ -158,8 +158,13 @@ def _tower(model: VisionLanguageModel) -> VisionTower:
     return model.encoder
 
 
+def _lm(model: VisionLanguageModel) -> Any:
+    return model.llm.model
+
+
 def _prefix(tower: VisionTower) -> int:
-    return FAMILIES[tower.tower.config.model_type].prefix(tower.tower.config)
+    config: Any = tower.tower.config
+    return FAMILIES[config.model_type].prefix(config)
 
 
 def _make(class_name: str, config: Any, parts: dict[str, Any]) -> Any:
@@ -185,7 +190,7 @@ def _language(lm: Any) -> dict[str, Any]:
 
 
 def _make_llava(model: VisionLanguageModel, image_id: int) -> Any:
-    tower, lm = _tower(model), model.llm.model
+    tower, lm = _tower(model), _lm(model)
     whole, prefix = whole_tower(tower), _prefix(tower)
     shared: dict[str, Any] = {
         "vision_config": whole.config,
@@ -210,7 +215,7 @@ def _make_llava(model: VisionLanguageModel, image_id: int) -> Any:
 
 
 def _make_internvl(model: VisionLanguageModel, image_id: int) -> Any:
-    tower, lm, connector = _tower(model), model.llm.model, model.config.connector
+    tower, lm, connector = _tower(model), _lm(model), model.config.connector
     assert isinstance(connector, PixelShuffleConfig)
     whole = whole_tower(tower)
     config = transformers.InternVLConfig(
@@ -228,7 +233,7 @@ def _make_internvl(model: VisionLanguageModel, image_id: int) -> Any:
 
 
 def _make_idefics2(model: VisionLanguageModel, image_id: int) -> Any:
-    tower, lm, connector = _tower(model), model.llm.model, model.config.connector
+    tower, lm, connector = _tower(model), _lm(model), model.config.connector
     assert isinstance(connector, Idefics2Config)
     siglip = whole_tower(tower)
     vision = {key: value for key, value in siglip.config.to_dict().items() if key != "model_type"}
@@ -263,7 +268,7 @@ _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu-tanh": "gelu_pytorch_tanh"
 
 
 def _make_blip(model: VisionLanguageModel, image_id: int) -> Any:
-    tower, lm, connector = _tower(model), model.llm.model, model.config.connector
+    tower, lm, connector = _tower(model), _lm(model), model.config.connector
     reads = isinstance(connector, InstructQFormerConfig)
     qformer = connector.qformer if isinstance(connector, InstructQFormerConfig) else connector
     assert isinstance(qformer, QFormerConfig)

@@ -16,7 +16,7 @@ def whole_tower(tower: VisionTower) -> Any:
 
     Parts that are never run (a norm, a pooler) are fresh.
     """
-    config = copy.deepcopy(tower.tower.config)
+    config: Any = copy.deepcopy(tower.tower.config)
     family = FAMILIES[config.model_type]
     side = tower.config.image_size
     resized = side != native_size(config)

@@ -34,6 +34,7 @@ TOWERS: dict[str, tuple[str, str, dict[str, Any], int]] = {
     "dinov3": ("DINOv3ViTConfig", "DINOv3ViTModel", SIZES | {"num_register_tokens": 4}, 5),
     "vit": ("ViTConfig", "ViTModel", SIZES, 1),
     "deit": ("DeiTConfig", "DeiTModel", SIZES, 2),
+    "internvl": ("InternVLVisionConfig", "InternVLVisionModel", SIZES | {"use_mean_pooling": False}, 1),
     "ijepa": ("IJepaConfig", "IJepaModel", SIZES, 0),
 }
 """Family -> config class, model class, sizes, class and register tokens."""

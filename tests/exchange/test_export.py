@@ -13,12 +13,14 @@ import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from isthmus.adapters import MARK, Lora
 from isthmus.connectors import AveragePoolConfig, PixelShuffleConfig
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.exchange import export, find_goal, import_native
 from isthmus.exchange.certificate import CERTIFICATE_FILE
-from isthmus.model import Model
+from isthmus.exchange.folders import write_run
+from isthmus.model import Model, VisionLanguageModel
 from isthmus.runs import Run
 
 BOUNDED = Bounded(style=QuestionAnswer(), before="<unk>", after="<unk>")
@@ -100,6 +102,28 @@ def test_the_pipeline_answers_a_soft_prompt(tmp_path: Path, images: list[FileIma
     text = "\nQuestion: What? Answer:"
     said = pipe(images=[images[1].load()], text=text, generate_kwargs={"max_new_tokens": 4, "do_sample": False})
     assert said
+
+
+def test_adapters_are_merged(tmp_path: Path, images: list[FileImage]) -> None:
+    plain = imported("llava", tmp_path)
+    config = plain.model_config
+    assert config.llm is not None
+    adapted = replace(config, llm=replace(config.llm, lora=Lora(rank=2)))
+    model = VisionLanguageModel(adapted, with_encoder=False)
+    tensors = dict(plain.weights())
+    torch.manual_seed(2)
+    for name, weight in model.named_parameters():
+        if MARK in name:
+            tensors[name] = 0.3 * torch.randn_like(weight)
+    (tmp_path / "adapted").mkdir()
+    write_run(tmp_path / "adapted", name="adapted", model=adapted, tensors=tensors, origin="a test")
+    export(Run(tmp_path / "adapted"), "llava", tmp_path / "out", images=images[:1])
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert not [name for name in weights if "lora" in name or "base_layer" in name]
+    before = load_file(tmp_path / "native" / "model.safetensors")
+    changed = [name for name in weights if not torch.equal(weights[name], before[name])]
+    assert len(changed) >= 14
+    assert all("_proj" in name for name in changed if "layernorm" not in name)
 
 
 def test_a_class_that_says_something_else_is_refused(

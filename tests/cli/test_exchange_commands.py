@@ -1,0 +1,53 @@
+"""`isthmus import` and `isthmus export`, as typed."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from isthmus.cli.main import MISTAKE, main
+from isthmus.recipes import RECIPES
+
+sys.path.append(str(Path(__file__).parent.parent / "exchange"))
+
+import tiny_natives as tiny
+
+
+def test_a_native_folder_comes_in_and_goes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.make("LlavaForConditionalGeneration", tiny.llava(tiny.clip(), tiny.llama()), tmp_path / "native")
+    values = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert main(["import", str(tmp_path / "native"), "--to", str(tmp_path / "run")]) == 0
+    assert "connector: 4 tensors" in capsys.readouterr().out
+    out = ["--out", str(tmp_path / "out"), "--images", str(tmp_path / "a.png")]
+    assert main(["export", str(tmp_path / "run"), "--to", "llava", *out]) == 0
+    assert "Equal on 1 images x 2 questions" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert main(["export", str(tmp_path / "run"), "--to", "blip2", *out]) == MISTAKE
+    assert "It can go out as 'llava'" in capsys.readouterr().err
+    assert main(["export", str(tmp_path / "run"), "--to", "llava", "--out", "x", "--images", "no.png"]) == MISTAKE
+    assert "No image file" in capsys.readouterr().err
+
+
+def test_connector_weights_come_in_for_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = RECIPES["llava15/tiny-stage1"]().model
+    own = model.connector.build(model.source(), model.target()).state_dict()
+    state = {key.replace("project.", "model.mm_projector."): value for key, value in own.items()}
+    torch.save(state, tmp_path / "mm_projector.bin")
+    line = ["import", str(tmp_path / "mm_projector.bin"), "--to", str(tmp_path / "run")]
+    assert main([*line, "--recipe", "llava15/tiny-stage1"]) == 0
+    assert "connector: 4 tensors" in capsys.readouterr().out
+    assert main(line) == MISTAKE
+    assert main([*line, "--model.connector", "linear"]) == MISTAKE
+    assert "give --recipe" in capsys.readouterr().err
+
+
+def test_without_images_bundled_figures_are_taken() -> None:
+    from isthmus.cli.exporting import NUM_IMAGES, bundled_images
+
+    images = bundled_images()
+    assert len(images) == NUM_IMAGES
+    assert len({image.load().size for image in images}) > 1
