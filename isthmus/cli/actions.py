@@ -48,8 +48,10 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
 
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
     """Ask a run the questions of its tasks, and print the accuracy of each."""
+    from isthmus.cli.evaluating import check_tasks, evaluate_run, table
     from isthmus.runs import Run
 
+    check_tasks(command.tasks)
     if Run(command.run).model_config.llm is None:
         from isthmus.cli import retrieving
 
@@ -57,8 +59,6 @@ def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
         Console().print(retrieving.table(found))
         print(f"Recalls: {found.path}")
         return
-    from isthmus.cli.evaluating import evaluate_run, table
-
     scored = evaluate_run(command)
     Console().print(table(scored))
     print(f"Every prompt, answer and score: {scored.path}")

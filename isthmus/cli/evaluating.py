@@ -43,17 +43,22 @@ class Scored:
     path: Path
 
 
+def check_tasks(names: Sequence[str]) -> None:
+    """Raises ValueError on a name that is no task's, with the nearest that is."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise ValueError(
+                f"Unknown task {name!r}.{did_you_mean(name, BENCHMARKS)} There are: {', '.join(BENCHMARKS)}."
+            )
+
+
 def evaluate_run(command: Evaluate) -> Scored:
     """Ask the run every question of the named tasks, and save the answers in the run's folder.
 
     Raises:
         ValueError: no run, or an unknown task.
     """
-    for name in command.tasks:
-        if name not in BENCHMARKS:
-            raise ValueError(
-                f"Unknown task {name!r}.{did_you_mean(name, BENCHMARKS)} There are: {', '.join(BENCHMARKS)}."
-            )
+    check_tasks(command.tasks)
     run = Run(command.run)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = run.load_model(device, with_encoder=False)
