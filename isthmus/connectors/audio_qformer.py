@@ -86,7 +86,9 @@ class AudioQFormer(Connector):
         windows = features.grid.frames
         check_steps(self.config, windows, self.config.max_windows, "max_windows")
         tokens = rearrange(features.patches, "views (windows own) c -> views windows own c", windows=windows)
-        valid = None if features.valid is None else features.valid.unflatten(1, (windows, -1))
+        valid = None
+        if features.valid is not None:
+            valid = rearrange(features.valid, "views (windows own) -> views windows own", windows=windows)
         return VisualTokens(self.project(self.audio(tokens, valid)))
 
 

@@ -6,7 +6,7 @@ Checked against: DAMO-NLP-SG/Video-LLaMA `video_llama.py` `encode_videoQformer_v
 
 from dataclasses import dataclass, field, replace
 
-from einops import repeat
+from einops import rearrange, repeat
 from torch import nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
@@ -97,8 +97,9 @@ class VideoQFormer(Connector):
         frames = self.image(features)
         valid = None
         if features.valid is not None:
-            real = features.valid.unflatten(1, (features.grid.frames, -1)).any(dim=-1)
-            valid = repeat(real, "views frames -> views frames queries", queries=self.config.image.num_queries)
+            patches = rearrange(features.valid, "views (t patches) -> views t patches", t=features.grid.frames)
+            real, queries = patches.any(dim=-1), self.config.image.num_queries
+            valid = repeat(real, "views frames -> views frames queries", queries=queries)
         return VisualTokens(self.project(self.video(frames, valid)))
 
 

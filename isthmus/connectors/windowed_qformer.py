@@ -156,7 +156,8 @@ class WindowedQFormer(Connector):
             down, right = divmod(get_args(Shrink).index(self.config.shrink) - 1, 2)
             return maps[:, :, down::2, right::2]
         views, _, rows, columns, _ = maps.shape
-        sides = [side // self.config.window_side * self.config.query_side for side in (rows, columns)]
+        side, of = self.config.query_side, self.config.window_side
+        sides = (rows // of * side, columns // of * side)
         images = rearrange(maps, "views t h w c -> (views t) c h w")
         small: Tensor = rearrange(
             functional.adaptive_avg_pool2d(images, sides), "(views t) c h w -> views t h w c", views=views

@@ -139,16 +139,16 @@ def test_split_turns_for_encoder_decoders() -> None:
     assert len(alone.images) == 1
 
 
-CAPTION = sample(("user", "<image>"), ("assistant", " a cat "))
+A_CAT = sample(("user", "<image>"), ("assistant", " a cat "))
 
 
 def test_a_caption_without_a_prompt_learns_its_beginning_too() -> None:
     tokenizer = byte_tokenizer()
-    assert written(Caption(), CAPTION, tokenizer) == "{image}[[<s>]][[a cat\n]]"
+    assert written(Caption(), A_CAT, tokenizer) == "{image}[[<s>]][[a cat\n]]"
     photo = Caption(prompt="a photo of")
-    assert written(photo, CAPTION, tokenizer) == "{image}<s>a photo of[[ a cat\n]]"
-    assert written(photo, CAPTION, tokenizer, for_generation=True) == "{image}<s>a photo of"
-    assert written(Caption(), CAPTION, tokenizer, for_generation=True) == "{image}<s>"
+    assert written(photo, A_CAT, tokenizer) == "{image}<s>a photo of[[ a cat\n]]"
+    assert written(photo, A_CAT, tokenizer, for_generation=True) == "{image}<s>a photo of"
+    assert written(Caption(), A_CAT, tokenizer, for_generation=True) == "{image}<s>"
 
 
 def test_nothing_may_stand_between_image_and_question() -> None:

@@ -23,14 +23,16 @@ from isthmus.model import Model, VisionLanguageModel
 TOKENIZERS: dict[str, Any] = {}
 
 
-def qformer(sizes: dict[str, Any], *, text: bool) -> QFormerConfig:
+def qformer(sizes: dict[str, Any], weights: dict[str, Tensor], *, text: bool) -> QFormerConfig:
+    """The sizes that the file gives; which layers look at the image is read off the weights."""
+    looking = sorted({int(key.split(".")[4]) for key in weights if ".crossattention." in key})
     return QFormerConfig(
         num_queries=sizes["queries"],
         width=sizes["hidden"],
         layers=sizes["layers"],
         heads=sizes["heads"],
         ffn_width=sizes["ffn"],
-        cross_every=sizes.get("cross_freq", 2),
+        cross_every=looking[1] if len(looking) > 1 else sizes["layers"],
         text=text,
         vocabulary=sizes["vocab"],
         positions=sizes["maxpos"],
@@ -57,7 +59,7 @@ class Case:
         )
         path = save_language_model(kind, sizes[kind], oracle.below(f"weights/{lm}"), self.tokenizer, folder)
         llm: type[LLMConfig] = EncoderDecoderLM if kind == "t5" else CausalLM
-        inner = self.inner = qformer(sizes["qformer"], text=text)
+        inner = self.inner = qformer(sizes["qformer"], weights, text=text)
         self.model = VisionLanguageModel(
             Model(
                 encoder=Given(given=shape),
@@ -208,7 +210,8 @@ class OpenEnded(QuestionAnswer):
 def test_instructblip_before_a_decoder(name: str, tmp_path: Path) -> None:
     with Oracle(name) as oracle:
         prompt = OpenEnded(question="{}", after_images="")
-        case = Case(oracle, tmp_path, kind="llama", project="llm_proj", text=True, prompt=prompt, max_tokens=60)
+        longest = oracle.config["llama"]["max_position_embeddings"]
+        case = Case(oracle, tmp_path, kind="llama", project="llm_proj", text=True, prompt=prompt, max_tokens=longest)
         given, samples = case.given, []
         for row in range(len(given["text_input_ids"])):
             asked = given["text_input_ids"][row][given["text_input_mask"][row].bool()].tolist()
