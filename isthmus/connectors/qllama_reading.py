@@ -136,7 +136,9 @@ class QLlamaReading:
 
     def match(self, text: Text, owner: Sequence[int], others: Tensor | None) -> Tensor:
         """Logits of pairs, the mean over the queries: from the joint pass if they were announced."""
-        if "match" in self.expected and torch.equal(self.expected["match"].ids, text.ids) and others is None:
+        views = len(self.features.tokens)
+        in_order = list(owner) == [row % views for row in range(len(owner))]
+        if "match" in self.expected and in_order and torch.equal(self.expected["match"].ids, text.ids):
             queries = self.joint["match"].queries
         else:
             features = self.features

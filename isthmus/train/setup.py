@@ -220,6 +220,9 @@ def build_model(stage: Stage) -> VisionLanguageModel:
     model = VisionLanguageModel(stage.model, with_encoder=False)
     if stage.learns("encoder"):
         model.encoder = stage.model.encoder.build().requires_grad_(False)
+    for name, branch in stage.model.branches.items():
+        if stage.learns_in(f"{name}.encoder"):
+            model.branches[name].encoder = branch.encoder.build().requires_grad_(False)
     return model
 
 
@@ -231,11 +234,13 @@ def _load_start(model: VisionLanguageModel, folder: Path) -> set[str]:
     if _hash(run.folder / WEIGHTS_FILE) != start["weights"]:
         raise ValueError(f"The weights of {run.folder} have changed since {folder} started from them. Start a new run.")
     theirs, weights = run.model_config, run.weights()
-    fresh = () if to_json(theirs.arrange) == to_json(model.config.arrange) else ("arrange.",)
+    fresh: tuple[str, ...] = () if to_json(theirs.arrange) == to_json(model.config.arrange) else ("arrange.",)
     if theirs.llm is None and model.config.llm is not None:
         fresh = ("arrange.", "connector.project.")
         places = saveable(model)
         weights = {name: tensor for name, tensor in weights.items() if name in places}
+    if not theirs.branches:
+        fresh = (*fresh, *(f"{name}." for name in model.branches))
     return set(
         load_trained(model, weights, source=str(run.folder), with_encoder=model.encoder is not None, fresh=fresh)
     )

@@ -72,7 +72,7 @@ class _Gather(torch.autograd.Function):
         return gather(rows)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         total = gradient.contiguous().clone()
         distributed.all_reduce(total)
         return total[ctx.first : ctx.first + ctx.count]
