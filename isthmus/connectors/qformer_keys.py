@@ -113,12 +113,14 @@ def connector_part(state: Mapping[str, Tensor], keys: KeyMap, *, text: bool) -> 
 
     Without `text` the words and their feed-forwards go too, as stage 2 of BLIP-2 drops them.
     """
-    roots = tuple({entry.official.split(".")[0] for entry in keys.entries})
+    roots = [entry.official.split(".")[0] for entry in keys.entries]
+    # Of a part that the map takes one module from, such as the norm at a tower's end, the rest is not the connector's.
+    own = {root if roots.count(root) > 1 else entry.official for root, entry in zip(roots, keys.entries, strict=True)}
     dropped = (*_TEXT_ONLY, "cls.predictions.", *(f".{name}." for name in _TEXT_FEED_FORWARDS))
     return {
         key: value
         for key, value in state.items()
-        if key.split(".")[0] in roots
+        if any(key == root or key.startswith(f"{root}.") for root in own)
         and not key.endswith(_TIED)
         and (text or not any(part in key and "attention.output" not in key for part in dropped))
     }
