@@ -104,6 +104,23 @@ def test_the_pipeline_answers_a_soft_prompt(tmp_path: Path, images: list[FileIma
     assert said
 
 
+def test_the_image_token_gets_room_and_is_never_written(tmp_path: Path, images: list[FileImage]) -> None:
+    model = Model()
+    torch.manual_seed(0)
+    made = VisionLanguageModel(model, with_encoder=False)
+    tensors = {f"connector.{key}": value for key, value in made.connector.state_dict().items()}
+    (tmp_path / "run").mkdir()
+    write_run(tmp_path / "run", name="default", model=model, tensors=tensors, origin="a test")
+    export(Run(tmp_path / "run"), "llava", tmp_path / "out", images=images[1:2])
+    said = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    table = next(value for key, value in weights.items() if key.endswith("embed_tokens.weight"))
+    assert len(table) == made.llm.head.weight.shape[0] + 1
+    assert said["suppress_tokens"] == [len(table) - 1]
+    torch.testing.assert_close(table[-1], table[:-1].mean(dim=0))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["image_token_index"] == len(table) - 1
+
+
 def test_adapters_are_merged(tmp_path: Path, images: list[FileImage]) -> None:
     plain = imported("llava", tmp_path)
     config = plain.model_config
