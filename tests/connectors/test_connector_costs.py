@@ -123,6 +123,24 @@ def test_tokens_and_flops(config: ConnectorConfig, source: FeatureShape, width: 
     assert config.flops(source, llm(width)) == flops
 
 
+def test_the_whole_of_blip2s_first_stage() -> None:
+    """Query and text side, ln_vision, the heads that compare, match and write: LAVIS counts so, the paper says 188M."""
+    whole = QFormerConfig(text=True, embedding=256)
+    projection = 768 * 2_560 + 2_560
+    assert whole.parameters(EVA_G, llm(2_560)) - projection == 186_705_470
+    with torch.device("meta"):
+        alone = whole.build_alone(EVA_G)
+    assert sum(weight.numel() for weight in alone.parameters()) == 186_705_470
+
+
+def test_costs_are_linear_in_patches_where_every_patch_is_a_token() -> None:
+    half = FeatureShape(width=1_024, grid=Grid(1, 12, 24))
+    for config in (LinearConfig(), MlpConfig(), PixelShuffleConfig()):
+        assert config.flops(CLIP_336, llm(4_096)) == 2 * config.flops(half, llm(4_096))
+    pooled = AveragePoolConfig(side=8)
+    assert pooled.flops(CLIP_336, llm(4_096)) == pooled.flops(half, llm(4_096))
+
+
 def test_a_patch_more_costs_the_qformer_its_keys_and_values() -> None:
     one_more = FeatureShape(width=1_408, grid=Grid(1, 16, 16), prefix=2)
     more = QFormerConfig().flops(one_more, llm(4_096)) - QFormerConfig().flops(EVA_G, llm(4_096))
