@@ -3,7 +3,7 @@
 The processors of InternVL and PerceptionLM need torchvision, so all classes are compared on pixel tensors and ids.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from isthmus.data.collate import Batch
 from isthmus.exchange import import_native
 from isthmus.exchange.equality import logits
-from isthmus.features import Grid, Plan, Text
+from isthmus.features import Text
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
 
@@ -28,6 +28,7 @@ CASES: dict[str, tuple[str, Any, int]] = {
         16,
     ),
     "llava-siglip": ("LlavaForConditionalGeneration", tiny.llava(tiny.siglip(), tiny.llama(), strategy="full"), 16),
+    "llava-next": ("LlavaNextForConditionalGeneration", tiny.llava_next(), 0),
     "internvl": ("InternVLForConditionalGeneration", tiny.internvl(), 4),
     "internvl-norm": ("InternVLForConditionalGeneration", tiny.internvl(mean_pooling=False), 4),
     "internvl-second-last": ("InternVLForConditionalGeneration", tiny.internvl(-2), 4),
@@ -72,7 +73,10 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def inputs(pair: Pair, padding: str = "none", rows: int = 2) -> tuple[Batch, dict[str, Tensor]]:
     """Rows of unequal length with an image each, as ours and as the class reads them."""
     torch.manual_seed(3)
-    image = [tiny.IMAGE_ID] * pair.tokens
+    size = (40, 25) if pair.kind == "llava-next" else (16, 16)
+    plan = pair.ours.config.encoder.plan(size)
+    views = len(plan.views)
+    image = [tiny.IMAGE_ID] * (pair.tokens or pair.ours.config.num_visual_tokens(plan))
     texts = [[7, 50, 51, 52], [9, 60, 61, 62, 63, 64, 65]][:rows]
     ids = [[*image, 1, *text] if pair.in_front else [1, 20, *image, *text] for text in texts]
     longest = max(map(len, ids))
@@ -85,16 +89,19 @@ def inputs(pair: Pair, padding: str = "none", rows: int = 2) -> tuple[Batch, dic
     ]
     filled = torch.tensor([gap + one if padding == "left" else one + gap for gap, one in zip(blank, ids, strict=True)])
     seen = torch.tensor(mask)
-    pixels = torch.randn(rows, 3, 16, 16)
+    pixels = torch.randn(rows * views, 3, 16, 16)
     given = {"input_ids": filled, "attention_mask": seen, "pixel_values": pixels}
     if pair.kind.startswith(("idefics2", "perception")):
         given["pixel_values"] = pixels[:, None]
+    if pair.kind == "llava-next":
+        given["pixel_values"] = pixels.unflatten(0, (rows, views))
+        given["image_sizes"] = torch.tensor([size[::-1]] * rows)
     text = None
     if "instruct" in pair.kind:
         words = torch.tensor([[5, 30, 31, 32, 0], [5, 40, 41, 42, 43]])[:rows]
         given |= {"qformer_input_ids": words, "qformer_attention_mask": (words != 0).long()}
         text = Text(ids=words, mask=words != 0)
-    plans = tuple(Plan(size=(16, 16), tiles=Grid(1, 1, 1), views=range(row, row + 1)) for row in range(rows))
+    plans = tuple(replace(plan, views=range(row * views, (row + 1) * views)) for row in range(rows))
     batch = Batch(
         ids=filled.masked_fill(filled == tiny.IMAGE_ID, 0),
         mask=seen.bool(),
@@ -111,7 +118,7 @@ def inputs(pair: Pair, padding: str = "none", rows: int = 2) -> tuple[Batch, dic
 
 def native_features(pair: Pair, given: dict[str, Tensor]) -> Tensor:
     """The visual tokens that the class makes."""
-    named = ("pixel_values", "qformer_input_ids", "qformer_attention_mask")
+    named = ("pixel_values", "image_sizes", "qformer_input_ids", "qformer_attention_mask")
     part = pair.native if pair.in_front else pair.native.model
     with torch.no_grad():
         made = part.get_image_features(**{name: given[name] for name in named if name in given}, return_dict=True)
