@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from backbones.bags import scene_slots
 from backbones.eye_regions import nlvr_text
+from backbones.hints import Hint, context_hints, question_hints
 from backbones.real import NLVR_COLOURS, NLVR_SIZES, ORDERS, Boxes, Figure
 from isthmus.data.sources.world import FAMILIES, Split, WorldStyle, ask, describe, make_scene
 from isthmus.data.sources.world.describe import DescribeStyle, Order
 
 TINY = WorldStyle(items=(2, 3), writing=0.0, chart=0.0)
+FIRST_RELATIONS = ("left of", "above", "bigger")
+"""A relation and its opposite together tell nothing by either item alone; one of each pair first gives a foothold."""
 FIRST_FAMILIES = ("attribute", "position")
 """To look up one thing by another is learnt first, by itself: all other families build on it."""
 ALL_FAMILIES = (*FAMILIES, *("relation",) * 4, *("attribute",) * 3, *("count",) * 2, "reading")
@@ -40,6 +43,7 @@ class Turn:
     question: str
     answer: str
     family: str
+    hints: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,8 @@ class Document:
     turns: tuple[Turn, ...]
     slots: tuple[tuple[str, ...], ...] = ()
     """The context as a grid of word bags (`backbones.bags`), which then stands in place of the text."""
+    hints: tuple[Hint, ...] = ()
+    """What mentions in the context refer to."""
 
 
 class Library:
@@ -68,11 +74,20 @@ class Library:
         chance = self.rng.random()
         if chance < 0.86 or progress < 0.33:
             self.scene_seed += 1
-            style = TINY if progress < 0.35 else SHORT if progress < 0.5 else FULL
+            small = progress < 0.2 or (progress < 0.4 and self.rng.random() < 0.7)
+            style = TINY if small else SHORT if progress < 0.5 else FULL
+            relations = FIRST_RELATIONS if progress < 0.3 else None
             families = FIRST_FAMILIES if progress < 0.2 else ALL_FAMILIES
             manners = STYLES if progress >= self.mixed_from else STYLES[:1]
             return world_document(
-                self.scene_seed, "train", self.rng, style=style, families=families, manners=manners, bags=self.bags
+                self.scene_seed,
+                "train",
+                self.rng,
+                style=style,
+                families=families,
+                manners=manners,
+                bags=self.bags,
+                relations=relations,
             )
         if chance < 0.93:
             return textbook_document(self.rng.choice(self.figures), self.rng)
@@ -89,23 +104,30 @@ def world_document(
     manners: tuple[DescribeStyle, ...] = STYLES,
     count: int = 10,
     bags: float = 0.0,
+    relations: tuple[str, ...] | None = None,
 ) -> Document:
     """A described scene and up to `count` questions; three documents in ten end by saying it in another manner.
 
     Saying it anew is a lookup at nearly every token, which teaches more per token than any question. A share `bags` of
-    the scenes without a chart is a grid of word bags.
+    the scenes without a chart is a grid of word bags. With `relations` no other relation is asked about.
     """
     scene = make_scene(seed, split, style)
     order: Order = "raster" if rng.random() < 0.7 else "shuffled"
     context = describe(scene, rng, rng.choice(manners), order)
     asked = ask(scene, rng, families, count)
+    if relations is not None:
+        asked = [one for one in asked if one.detail.get("relation", relations[0]) in relations]
     rng.shuffle(asked)
-    turns = [Turn(question=one.text, answer=one.answer, family=one.family) for one in asked]
+    turns = [
+        Turn(question=one.text, answer=one.answer, family=one.family, hints=question_hints(one.text, one.answer, scene))
+        for one in asked
+    ]
     if families != FIRST_FAMILIES and rng.random() < 0.3:
         other = describe(scene, rng, rng.choice(ANEW))
         turns.append(Turn(question=rng.choice(DESCRIBE_QUESTIONS[:2]), answer=other, family="describe"))
     slots = scene_slots(scene, rng) if scene.chart is None and rng.random() < bags else ()
-    return Document(source="world", context=context, turns=tuple(turns), slots=slots)
+    hints = () if slots else context_hints(context)
+    return Document(source="world", context=context, turns=tuple(turns), slots=slots, hints=hints)
 
 
 def _clip(text: str, words: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from backbones.documents import Document, Turn
+from backbones.hints import Hint
 
 FREE = ("describe", "short")
 """Families whose answers are whole sentences."""
@@ -43,6 +44,8 @@ class Sequence:
     answers: list[Answer]
     bags: list[tuple[int, ...]]
     """The word bags at positions 1, 2, ... where the context is a grid of them; their first words stand in `ids`."""
+    hints: list[tuple[int, Hint]]
+    """Positions of the tokens that a hint is given at."""
 
 
 class Encoder:
@@ -51,9 +54,19 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self.tokenizer = tokenizer
         self.pieces = lru_cache(maxsize=50_000)(self._pieces)
+        self.ends = lru_cache(maxsize=50_000)(self._ends)
 
     def _pieces(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _ends(self, text: str) -> tuple[int, ...]:
+        """Where in the text each of its tokens ends."""
+        offsets = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return tuple(end for _, end in offsets)
+
+    def place(self, text: str, end: int) -> int:
+        """The token that holds the last character of text[:end]."""
+        return next(place for place, last in enumerate(self.ends(text)) if last >= end)
 
     def question(self, turn: Turn, *, after_context: bool) -> list[int]:
         """The user's part of a turn."""
@@ -74,17 +87,30 @@ class Encoder:
         if not document.turns:
             ids, weights = [*ids, end], [*weights, 0.5]
         context, answers = len(ids), []
+        hints = [(1 + self.place(document.context, hint.end), hint) for hint in document.hints]
+        hints = [(place, hint) for place, hint in hints if place < context]
         for turn in document.turns:
             asked = self.question(turn, after_context=len(ids) == context)
             said = [*self.pieces(f" {turn.answer}"), end]
             if len(ids) + len(asked) + len(said) > longest:
                 break
+            prompt = f"Question: {turn.question} Answer:"
+            before = len(ids) + len(asked) - len(self.pieces(prompt))
+            hints += [(before + self.place(prompt, len("Question: ") + hint.end), hint) for hint in turn.hints]
             ids += asked
             weights += [rest] * len(asked)
             answers.append(Answer(family=turn.family, first=len(ids), end=len(ids) + len(said)))
             ids += said
             weights += [FREE_WEIGHTS.get(turn.family, 1.0)] * len(said)
-        return Sequence(source=document.source, ids=ids, weights=weights, context=context, answers=answers, bags=bags)
+        return Sequence(
+            source=document.source,
+            ids=ids,
+            weights=weights,
+            context=context,
+            answers=answers,
+            bags=bags,
+            hints=hints,
+        )
 
 
 def pad(

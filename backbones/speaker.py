@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from backbones.bags import bag_ids, embed_bags
 from backbones.budget import Budget, Log, Means, plateau_at
 from backbones.documents import Document, Library
+from backbones.hints import HintHeads, Placed
 from backbones.lookup_start import start_heads
 from backbones.optimise import Both
 from backbones.real import read_figures, read_nlvr
@@ -94,15 +95,25 @@ def loss_of(
     weights: Tensor,
     context: Tensor,
     bags: list[list[tuple[int, ...]]],
+    heads: HintHeads,
+    hints: list[Placed],
     means: Means,
     *,
     rest: float,
     noise: bool,
 ) -> Tensor:
-    """Weighted cross-entropy; of the tokens that are no answer a share `rest` is predicted, at more weight."""
+    """Weighted cross-entropy; of the tokens that are no answer a share `rest` is predicted, at more weight.
+
+    Three tenths of every kind of hint's loss is added.
+    """
     embedded = embed_bags(model.model.embed_tokens, bag_ids(bags, ids))
     embedded = shake(embedded, context) if noise else embedded
-    hidden = model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    out = model.model(inputs_embeds=embedded, use_cache=False, output_hidden_states=True)
+    hidden = out.last_hidden_state
+    extra = torch.zeros(())
+    for name, hinted in heads(out.hidden_states, hints).items():
+        means.add(f"hint {name}", float(hinted.detach()))
+        extra = extra + 0.3 * hinted
     weights = weights[:, 1:].clone()
     low = (weights > 0) & (weights < 0.3)
     drawn = torch.rand(weights.shape) < rest
@@ -118,7 +129,7 @@ def loss_of(
         means.add("answer loss", float(losses[answers].detach().mean()))
     if not answers.all():
         means.add("rest loss", float(losses[~answers].detach().mean()))
-    return (losses * weight).sum() / weight.sum()
+    return (losses * weight).sum() / weight.sum() + extra
 
 
 def draw_batches(library: Library, encoder: Encoder, *, progress: float, tokens: int) -> list[list[Sequence]]:
@@ -140,16 +151,19 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     tokenizer.save_pretrained(str(out))
 
 
-def share_gradients(model: LlamaForCausalLM) -> None:
+def share_gradients(modules: list[nn.Module]) -> None:
     """The mean over all processes; nothing where there is one."""
     if not distributed.is_initialized():
         return
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     flat /= distributed.get_world_size()
     for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
 
 
 def agree(progress: float) -> float:
@@ -172,7 +186,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2_000, help="tokens of a batch, padding included")
     parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
-    parser.add_argument("--layers", type=int, default=4, help="layers, more than the saved speaker has for a deeper one")
+    parser.add_argument(
+        "--layers", type=int, default=4, help="layers, more than the saved speaker has for a deeper one"
+    )
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--bags", type=float, default=0.5, help="share of scenes written as grids of word bags")
     args = parser.parse_args()
@@ -204,7 +220,8 @@ def train(
     first: bool,
 ) -> None:
     """Until the budget is spent; the first process logs and saves."""
-    optimizer = Both([model], matrix_rate=args.rate, other_rate=args.rate, decay=0.05)
+    heads = HintHeads(model.config.hidden_size)
+    optimizer = Both([model, heads], matrix_rate=args.rate, other_rate=args.rate, decay=0.05)
     means, saved = Means(), 0.0
     log = Log(args.log) if first else None
     batches: list[list[Sequence]] = []
@@ -214,9 +231,11 @@ def train(
             batches = draw_batches(library, encoder, progress=lesson, tokens=args.tokens)
         batch = batches.pop()
         padded = pad(batch, encoder.tokenizer.pad_token_id)
-        loss = loss_of(model, *padded, [one.bags for one in batch], means, rest=0.2, noise=progress > 0.6)
+        hints = [(hint.kind, row, place, hint.labels) for row, one in enumerate(batch) for place, hint in one.hints]
+        bags = [one.bags for one in batch]
+        loss = loss_of(model, *padded, bags, heads, hints, means, rest=0.2, noise=progress > 0.6)
         torch.autograd.backward(loss)
-        share_gradients(model)
+        share_gradients([model, heads])
         means.add("loss", float(loss.detach()))
         means.add("gradient norm", optimizer.step(plateau_at(progress, budget.step)))
         budget.step += 1
