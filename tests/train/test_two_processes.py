@@ -45,6 +45,4 @@ def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     ours, theirs = one.weights(), two.weights()
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
-        if name.endswith("key.bias"):
-            continue  # softmax does not feel it: its gradient is rounding alone, which AdamW makes large
-        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4 if "aligned" in kind else 1e-5)
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-5)

@@ -24,7 +24,8 @@ def stage_of(models: Path, kind: str) -> Stage:
     if kind.startswith("aligned"):
         gradients: Gradients = "both" if "both" in kind else "local"
         aligned = tiny_stage1(models, objectives=(ITC(gradients=gradients), ITG()), batch_size=8, log_every=1)
-        return replace(aligned, validation=(), micro_batch_size=2 if "micro" in kind else None)
+        linear = AdamW(peak_lr=0.3, eps=1.0)  # steps follow the gradient, so rounding is not made large
+        return replace(aligned, optimizer=linear, validation=(), micro_batch_size=2 if "micro" in kind else None)
     stage = tiny_stage(models, steps=4, batch_size=4, log_every=1, validate_every=2)
     return replace(
         stage,
