@@ -2,13 +2,17 @@
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+
+from PIL import Image
 
 from isthmus.compare.asking import items_of
 from isthmus.compare.jobs import Job
 from isthmus.compare.report import Example, thumbnail
 from isthmus.compare.results import Results
 from isthmus.compare.study import TEXT_ONLY, Study
+from isthmus.data.boxes import draw_boxes, parse_boxes
 from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.levels import question_of
@@ -52,10 +56,19 @@ def _disagree(item: Sample, answers: Mapping[str, Mapping[str, Answer]], order: 
     return len({answers[arm][item.id].score >= 0.5 for arm in seeing}) > 1
 
 
+def _picture(item: Sample, said: Sequence[tuple[str, str, float]]) -> Image.Image:
+    """The item's picture; with the right box and every arm's where boxes are asked for."""
+    picture = item.images[0].load()
+    if item.meta["metric"] != "box":
+        return picture
+    named = [("truth", str(answer)) for answer in item.meta["answers"]] + [(arm, text) for arm, text, _ in said]
+    return draw_boxes(picture, [replace(box, name=name) for name, text in named for box in parse_boxes(text)[:1]])
+
+
 def _example(item: Sample, title: str, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> Example:
     said = tuple((arm, answers[arm][item.id].prediction, answers[arm][item.id].score) for arm in order)
     return Example(
-        picture=thumbnail(item.images[0].load()),
+        picture=thumbnail(_picture(item, said)),
         task=title,
         question=question_of(item),
         truth=" / ".join(str(answer) for answer in item.meta["answers"]),

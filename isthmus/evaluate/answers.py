@@ -9,10 +9,11 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from isthmus.evaluate.grounding import box_match
 from isthmus.evaluate.vqa import vqa_accuracy
 from isthmus.evaluate.yes_no import gqa_match, yes_no_match
 
-Metric = Literal["exact", "anls", "relaxed", "vqa", "yes-no", "gqa"]
+Metric = Literal["exact", "anls", "relaxed", "vqa", "yes-no", "gqa", "box"]
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -109,6 +110,7 @@ METRICS: dict[Metric, Callable[[str, Sequence[str]], float]] = {
     "vqa": vqa_accuracy,
     "yes-no": yes_no_match,
     "gqa": gqa_match,
+    "box": box_match,
 }
 
 

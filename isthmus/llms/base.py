@@ -200,12 +200,12 @@ class LanguageModel(nn.Module):
         return (kept.unsqueeze(0), *args[1:])
 
     def _logits_at(
-        self, positions: Int[Tensor, " supervised"], inputs: dict[str, Any]
+        self, positions: Int[Tensor, " supervised"], inputs: dict[str, Any], *, use_cache: bool = False
     ) -> Float[Tensor, "supervised vocabulary"]:
         """The model's logits at flat positions only: the head sees no other hidden state, soft-caps stay right."""
         self._scored = positions
         try:
-            logits: Tensor = self.model(**inputs, use_cache=False).logits
+            logits: Tensor = self.model(**inputs, use_cache=use_cache).logits
         finally:
             self._scored = None
         assert logits.shape[:2] == (1, len(positions)), f"the head gave {tuple(logits.shape)}"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from isthmus.data.sample import Sample
+from isthmus.data.sources.world_boxes import grounding_items
 from isthmus.data.sources.world_chat import questions
 from isthmus.evaluate.task import Split, Task
 
@@ -23,6 +24,10 @@ def _new_combinations(split: Split, num: int, seed: int) -> list[Sample]:
     return questions("attribute", num, split="train" if split == "train" else "test_combos", seed=seed)
 
 
+def _grounding(split: Split, num: int, seed: int) -> list[Sample]:
+    return grounding_items(num, split=split, seed=seed)
+
+
 TASKS: tuple[Task, ...] = (
     _task("attribute", "Colour, shape, size"),
     _task("position", "Position"),
@@ -31,5 +36,6 @@ TASKS: tuple[Task, ...] = (
     _task("existence", "Existence"),
     _task("reading", "Reading a word or number"),
     _task("chart", "Small charts"),
+    Task(name="world/grounding", title="Finding a named thing (IoU 0.5)", kind="exact world", make=_grounding),
     Task(name="world/new-combinations", title="Unseen combinations", kind="exact world", make=_new_combinations),
 )
