@@ -8,7 +8,11 @@ from isthmus.data.boxes import NamedBox, draw_boxes, format_box, format_boxes, p
 
 def test_written_as_qwen_vl_does() -> None:
     assert format_box((0.1204, 0.34, 0.5, 1.0)) == "<box>(120,340),(500,999)</box>"
-    boxes = [NamedBox((0.0, 0.0, 0.5, 0.5), "a cat"), NamedBox((0.5, 0.5, 1.0, 1.0), "a cat"), NamedBox((0, 0, 1, 1))]
+    boxes = [
+        NamedBox((0.0, 0.0, 0.5, 0.5), "a cat"),
+        NamedBox((0.5, 0.5, 1.0, 1.0), "a cat"),
+        NamedBox((0.0, 0.0, 1.0, 1.0)),
+    ]
     assert format_boxes(boxes) == (
         "<ref>a cat</ref><box>(0,0),(500,500)</box><box>(500,500),(999,999)</box><box>(0,0),(999,999)</box>"
     )

@@ -3,9 +3,8 @@
 import pytest
 
 from isthmus.data.boxes import parse_boxes
-from isthmus.data.sources import WorldBoxes
 from isthmus.data.sources.scene_image import SceneImage
-from isthmus.data.sources.world_boxes import grounding_items
+from isthmus.data.sources.world_boxes import WorldBoxes, grounding_items
 from isthmus.evaluate.grounding import iou
 
 
