@@ -7,8 +7,14 @@ check them with beartype at run time.
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
+from PIL import Image
 from torch import Tensor
+
+BranchName = Literal["image", "video", "audio"]
+"""The branches of a model: each sees one kind of input. Without a video branch, clips go through the image's."""
 
 
 class Grid(NamedTuple):
@@ -22,6 +28,22 @@ class Grid(NamedTuple):
     def size(self) -> int:
         """Number of patch tokens: frames * rows * columns."""
         return self.frames * self.rows * self.columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """Frames of a video in order, upright RGB images of one size, and when each is shown (seconds)."""
+
+    frames: tuple[Image.Image, ...]
+    times_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sound:
+    """One channel of a sound as numbers from -1 to 1, `rate` of them a second."""
+
+    samples: npt.NDArray[np.float32]
+    rate: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +87,7 @@ class Text:
 class Captions:
     """One caption an image, row by row, in the forms that a text-reading connector is trained on.
 
-    `contrast` is compared with images, `match` is judged together with one, `write` is written, with `targets` (its ids,
+    `contrast` is compared with images, `match` is judged together with one, `write` is written, with `targets` (ids,
     -100 where nothing is supervised; position t is predicted from those before it). `image_ids` are equal for captions
     of one image. `empty` marks captions without a word. `negatives` are captions of other images that came with the
     data, where they are not mined from the batch.
@@ -102,6 +124,8 @@ class Plan:
     views: range
     whole: Literal["none", "first", "last"] = "none"
     tokens: Grid | None = None
+    branch: BranchName = "image"
+    """Which of the model's branches sees it, in whose `Features` its rows are; the model fills it in."""
 
 
 @dataclass(frozen=True, kw_only=True)

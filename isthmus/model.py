@@ -1,7 +1,7 @@
 """The model: encoder, connector, arrangement and language model joined, and the forward pass on one page."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,23 +10,27 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.adapters import Lora
+from isthmus.branches import Branch, BranchParts, Looked, blank, join_placed, look
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
 from isthmus.data.captions import CaptionStyle
-from isthmus.data.collate import Batch, collate, collate_captions
+from isthmus.data.collate import NO_VIEWS, Batch, Views, collate, collate_captions
 from isthmus.data.instructions import ReadText, instructions
 from isthmus.data.prompts import PROMPTS, PromptStyle, QuestionAnswer
 from isthmus.data.sample import Sample
 from isthmus.data.tokens import Placement
 from isthmus.encoders import ENCODERS, TILINGS, Encoder, EncoderConfig, VisionEncoder
-from isthmus.features import Features, FeatureShape, Grid, LLMShape, Placed, Plan, Text
+from isthmus.features import BranchName, Features, FeatureShape, LLMShape, Placed, Plan, Text
 from isthmus.llms import LLMS, AddVisual, CausalLM, Generation, LanguageModel, LayerAddition, LLMConfig, join_additions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """Which parts are joined, and how a prompt is written. Without an LLM the connector is trained alone (BLIP-2)."""
+    """Which parts are joined, and how a prompt is written. Without an LLM the connector is trained alone (BLIP-2).
+
+    `encoder`, `connector` and `arrange` see images, and clips too (frame by frame) unless `video` does.
+    """
 
     encoder: EncoderConfig = field(default_factory=VisionEncoder)
     connector: ConnectorConfig = field(default_factory=MlpConfig)
@@ -37,6 +41,10 @@ class Model:
     prompt: PromptStyle = field(default_factory=QuestionAnswer)
     captions: CaptionStyle = field(default_factory=CaptionStyle)
     """How the connector's own text is written when there is no LLM."""
+    video: Branch | None = None
+    """Sees the clips, where they have an encoder and a connector of their own."""
+    audio: Branch | None = None
+    """Hears the sounds."""
 
     def source(self) -> FeatureShape:
         """What the connector reads."""
@@ -47,21 +55,33 @@ class Model:
         return self._llm().shape()
 
     def num_visual_tokens(self, plan: Plan) -> int:
-        """Positions that one image takes in the prompt: the one count that collate, model and costs use."""
+        """Positions that one input takes in the prompt: the one count that collate, model and costs use."""
+        if plan.branch != "image":
+            return self.branches[plan.branch].num_tokens(plan)
         (placed,) = self.place([plan])
         return self.arrange.num_tokens(placed, self.connector.num_tokens(self.source().grid))
 
     def place(self, plans: Sequence[Plan]) -> tuple[Plan, ...]:
-        """The same plans with how the connector's tokens of a view lie, which arrangements ask."""
-        if not plans:
-            return ()
-        tokens = self.connector.token_grid(self.source().grid)
-        return tuple(replace(plan, tokens=tokens) for plan in plans)
+        """The same plans with how their connector's tokens of a view lie, which arrangements ask."""
+        own = Branch(encoder=self.encoder, connector=self.connector, arrange=self.arrange)
+        parts = {"image": own, **self.branches}
+        grids = {name: parts[name].token_grid() for name in {plan.branch for plan in plans}}
+        return tuple(replace(plan, tokens=grids[plan.branch]) for plan in plans)
+
+    @property
+    def branches(self) -> dict[BranchName, Branch]:
+        """The branches besides that of images."""
+        found: dict[BranchName, Branch | None] = {"video": self.video, "audio": self.audio}
+        return {name: branch for name, branch in found.items() if branch is not None}
 
     def check(self) -> None:
         """Raises ValueError when connector, arrangement and language model do not fit, before anything is built."""
         if self.llm is None:
+            if self.branches:
+                raise ValueError("Branches for video or audio need a language model, but the model has llm=None.")
             return
+        for branch in self.branches.values():
+            branch.check(self.target(), causal=self.llm.kind == "causal")
         self.arrange.check(self.connector, self.source(), self.target())
         entering = self.connector.enters_layers
         if (entering or self.arrange.added_before()) and self.llm.kind != "causal":
@@ -79,6 +99,7 @@ class Model:
                 "connector": to_json(self.connector),
                 "arrange": to_json(self.arrange),
                 "llm": None if self.llm is None else self.llm.fingerprint(),
+                **{name: branch.fingerprint() for name, branch in self.branches.items()},
             }
         )
 
@@ -89,7 +110,8 @@ class Model:
         tokenizer: Any,
         plans: Sequence[Plan],
         features: Features | None = None,
-        pixels: Float[Tensor, "views 3 height width"] | None = None,
+        pixels: Float[Tensor, "views *steps channels height width"] | None = None,
+        others: Mapping[BranchName, Views] = NO_VIEWS,
         for_generation: bool = False,
     ) -> Batch:
         """Samples collated as this model reads them; see `collate`, and without an LLM `collate_captions`."""
@@ -107,12 +129,11 @@ class Model:
                 pixels=pixels,
             )
         llm = self.llm
-        per_view = self.connector.num_tokens(self.source().grid) if plans else 0
         return collate(
             samples,
             prompt=self.prompt,
             tokenizer=tokenizer,
-            count_tokens=lambda plan: self.arrange.num_tokens(plan, per_view),
+            count_tokens=self.num_visual_tokens,
             plans=self.place(plans),
             placement=self.placement,
             max_tokens=llm.max_tokens,
@@ -120,6 +141,7 @@ class Model:
             for_generation=for_generation,
             features=features,
             pixels=pixels,
+            others=others,
             read_text=self._read_text(),
         )
 
@@ -171,6 +193,8 @@ class VisionLanguageModel(nn.Module):
         self.encoder: Encoder | None = config.encoder.build().requires_grad_(False) if with_encoder else None
         self.arrange: Arrangement
         self.llm: LanguageModel
+        self.video: BranchParts | None = None
+        self.audio: BranchParts | None = None
         if config.llm is None:
             self.connector = config.connector.build_alone(self.source)
             self.register_module("arrange", None)
@@ -180,11 +204,19 @@ class VisionLanguageModel(nn.Module):
             self.connector = config.connector.build(self.source, target)
             self.arrange = config.arrange.build(target)
             self.llm = config.llm.build()
+            for name, branch in config.branches.items():
+                setattr(self, name, BranchParts(branch, target, with_encoder=with_encoder))
 
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The tokenizer of what the model reads: the language model's, or the connector's own where there is none."""
         return self.config.connector.tokenizer() if self.config.llm is None else self.llm.tokenizer
+
+    @property
+    def branches(self) -> dict[BranchName, BranchParts]:
+        """The branches besides that of images."""
+        found: dict[BranchName, BranchParts | None] = {"video": self.video, "audio": self.audio}
+        return {name: parts for name, parts in found.items() if parts is not None}
 
     def features(self, batch: Batch) -> Features:
         """The features of a batch's images. Raises ValueError when it has neither features nor pixels."""
@@ -216,12 +248,15 @@ class VisionLanguageModel(nn.Module):
         return embedded.masked_scatter(batch.visual.unsqueeze(-1), tokens)
 
     def forward(self, batch: Batch) -> Output:
-        """The loss of a batch. Without images the connector runs on one blank view, times 0: every rank touches it."""
+        """The loss of a batch. Connectors without inputs run on one blank view, times 0: every rank touches them."""
         self.config._llm()
         placed = self._placed(batch)
         embedded = self.embed(batch, placed)
-        if placed is None and self.training:
-            embedded = embedded + self._blank().to(embedded.dtype)
+        if self.training:
+            seen = {plan.branch for plan in batch.plans}
+            unseen = [] if "image" in seen else [self._blank()]
+            unseen += [blank(parts, reads_text=False) for name, parts in self.branches.items() if name not in seen]
+            embedded = embedded + sum(unseen).to(embedded.dtype) if unseen else embedded
         self._open_door(batch, placed)
         labels = batch.labels if batch.decoder_labels is None else batch.decoder_labels
         said = self.llm(embedded, batch.mask, labels)
@@ -250,32 +285,48 @@ class VisionLanguageModel(nn.Module):
         device = next(self.connector.parameters(), torch.zeros(())).device
         for first in range(0, len(samples), batch_size):
             some = samples[first : first + batch_size]
-            pixels, plans = self.prepare(some)
+            seen = self.look(some)
             batch = self.config.batch(
-                some, tokenizer=self.llm.tokenizer, plans=plans, pixels=pixels, for_generation=True
+                some,
+                tokenizer=self.llm.tokenizer,
+                plans=seen.plans,
+                pixels=seen.image.pixels,
+                others=seen.others,
+                for_generation=True,
             )
             answers += self.generate(batch.to(device), options)
         return answers
 
     def prepare(
         self, samples: Sequence[Sample]
-    ) -> tuple[Float[Tensor, "views 3 height width"] | None, tuple[Plan, ...]]:
-        """The pixels of every view of the samples' images, and a plan for each image."""
-        views: list[Tensor] = []
-        plans: list[Plan] = []
-        first = 0
-        for image in (image for sample in samples for image in sample.images):
-            ready = self._encoder().prepare(image.load())
-            rows = range(first, first + len(ready.pixels))
-            plans.append(Plan(size=ready.size, tiles=ready.tiles, views=rows, whole=ready.whole))
-            views.append(ready.pixels)
-            first = rows.stop
-        return (torch.cat(views) if views else None), tuple(plans)
+    ) -> tuple[Float[Tensor, "views *steps channels height width"] | None, tuple[Plan, ...]]:
+        """The pixels of every view of the samples' images, and a plan for each image; for other inputs see `look`."""
+        seen = self.look(samples)
+        if seen.others:
+            raise ValueError(f"The samples hold inputs for {', '.join(seen.others)}: use look(samples).")
+        return seen.image.pixels, seen.plans
+
+    def look(self, samples: Sequence[Sample]) -> Looked:
+        """The pixels of every view of the samples' images, videos and sounds, and a plan for each of these."""
+        encoders = {name: parts.built_encoder() for name, parts in self.branches.items()}
+        if any(sample.images or sample.videos for sample in samples):
+            encoders["image"] = self._encoder()
+        return look(samples, encoders, tile_several=self.config.encoder.tiles_several())
 
     def _placed(self, batch: Batch) -> Placed | None:
         if not batch.plans:
             return None
-        return self.see(self.features(batch), batch.plans, batch.view_text())
+        mine: dict[BranchName, list[Plan]] = {}
+        for plan in batch.plans:
+            mine.setdefault(plan.branch, []).append(plan)
+        parts: dict[BranchName, Placed] = {}
+        for name, plans in mine.items():
+            if name == "image":
+                parts[name] = self.see(self.features(batch), plans, batch.view_text())
+            else:
+                branch = self.branches[name]
+                parts[name] = branch.see(branch.features(batch.others[name]), plans)
+        return join_placed(batch.plans, parts)
 
     def _encoder(self) -> Encoder:
         if self.encoder is None:
@@ -298,21 +349,7 @@ class VisionLanguageModel(nn.Module):
 
     def _blank(self) -> Float[Tensor, ""]:
         """Zero, made with every parameter that a batch with images would touch."""
-        source, weight = self.source, next(self.connector.parameters(), torch.zeros(()))
-        if self.encoder is not None and any(part.requires_grad for part in self.encoder.parameters()):
-            plan = self.config.encoder.plan((32, 32))
-            size = self.encoder.prepare(_blank_image()).pixels.shape[1:]
-            features = self.encoder(torch.zeros(len(plan.views), *size, device=weight.device))
-        else:
-            plan = Plan(size=(1, 1), tiles=Grid(1, 1, 1), views=range(1))
-            features = _blank_features(source, weight)
-        text = None
-        if self.config.connector.instruction is not None:
-            ids = torch.zeros(len(features.tokens), 1, dtype=torch.long, device=weight.device)
-            text = Text(ids=ids, mask=torch.ones_like(ids, dtype=torch.bool))
-        placed = self.see(features, (plan,), text)
-        parts = (placed.tokens, *placed.deeper, *(() if placed.memory is None else (placed.memory,)))
-        return torch.stack([part.sum().float() * 0.0 for part in parts]).sum()
+        return blank(self, reads_text=self.config.connector.instruction is not None)
 
 
 def last_inputs(visual: Bool[Tensor, "rows length"], placed: Placed | None) -> Int[Tensor, "rows length"]:
@@ -337,26 +374,6 @@ def _check_places(batch: Batch, placed: Placed) -> None:
             )
 
 
-def _blank_features(source: FeatureShape, like: Tensor) -> Features:
-    patches = source.grid.size
-
-    def blank(length: int, width: int) -> Tensor:
-        return torch.zeros(1, length, width, dtype=like.dtype, device=like.device)
-
-    return Features(
-        tokens=blank(source.prefix + patches, source.width),
-        grid=source.grid,
-        prefix=source.prefix,
-        levels=tuple(blank(patches, width) for width in source.level_widths),
-    )
-
-
-def _blank_image() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (32, 32))
-
-
 def _stop_ids(stop: str, tokenizer: Any) -> tuple[int, ...]:
     """The one token of a stop text, if it is one token; the text itself is looked for after decoding in any case."""
     ids = tokenizer(stop, add_special_tokens=False)["input_ids"] if stop else []
@@ -367,6 +384,7 @@ TYPES: dict[str, type] = {
     made.__name__: made
     for made in (
         Model,
+        Branch,
         CaptionStyle,
         Generation,
         Lora,

@@ -87,6 +87,8 @@ def can_start(run: "Run", model: Model) -> bool:
         changed = replace(changed, llm=model.llm, arrange=model.arrange, connector=model.connector)
     if theirs.llm is not None and not theirs.arrange.parameters(theirs.target()):
         changed = replace(changed, arrange=model.arrange)
+    if not theirs.branches:  # further branches may be added: their weights start fresh
+        changed = replace(changed, video=model.video, audio=model.audio)
     return changed.fingerprint() == model.fingerprint()
 
 
@@ -198,7 +200,12 @@ def load_trained(
         ValueError: naming the keys that are unknown, missing or of another shape.
     """
     places = saveable(model)
-    given = {name: tensor for name, tensor in tensors.items() if with_encoder or not name.startswith("encoder.")}
+    absent = tuple(
+        part
+        for part in ("encoder.", "video.encoder.", "audio.encoder.")
+        if (part == "encoder." and not with_encoder) or not any(name.startswith(part) for name in places)
+    )
+    given = {name: tensor for name, tensor in tensors.items() if not name.startswith(absent)}
     unknown = sorted(set(given) - set(places))
     needed = [name for name in places if name.startswith(ALWAYS_SAVED) and not name.startswith(fresh)]
     missing = sorted(name for name in needed if name not in given)
@@ -219,7 +226,11 @@ def load_trained(
     return frozenset(given)
 
 
-ALWAYS_SAVED = ("connector.", "arrange.")
+ALWAYS_SAVED = (
+    "connector.",
+    "arrange.",
+    *(f"{branch}.{part}." for branch in ("video", "audio") for part in ("connector", "arrange")),
+)
 """Parts that have no pretrained weights to come back from, so every run saves them."""
 
 

@@ -19,6 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("features", "config"),
     ("weights", "adapters"),
     ("encoders", "connectors", "llms", "data"),
+    ("branches",),
     ("model",),
     ("runs",),
     ("measure", "evaluate", "exchange", "curate"),

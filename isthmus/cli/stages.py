@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.text import Text
 
 from isthmus import model as models
+from isthmus.branches import plan_inputs
 from isthmus.compare.blind import Blind
 from isthmus.config import from_json
 from isthmus.data import sources
@@ -56,10 +57,6 @@ def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str,
         yield f"{title}; {wanted} checked", lines
 
 
-def _plans(model: Model, samples: list[Sample]) -> list[Plan]:
-    plans: list[Plan] = []
-    first = 0
-    for image in (image for sample in samples for image in sample.images):
-        plans.append(model.encoder.plan(image.load().size, first))
-        first = plans[-1].views.stop
-    return plans
+def _plans(model: Model, samples: list[Sample]) -> tuple[Plan, ...]:
+    encoders = {"image": model.encoder, **{name: branch.encoder for name, branch in model.branches.items()}}
+    return plan_inputs(samples, encoders, tile_several=model.encoder.tiles_several())

@@ -1,7 +1,8 @@
 """Samples to one padded batch: ids, image places, labels, and which image belongs to which row."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -13,14 +14,26 @@ from isthmus.data.instructions import ReadText
 from isthmus.data.prompts import PromptStyle
 from isthmus.data.sample import Sample
 from isthmus.data.tokens import IGNORED, Encoded, Kind, Placement, encode, placeholder
-from isthmus.features import Captions, Features, Plan, Text
+from isthmus.features import BranchName, Captions, Features, Plan, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """The views of one branch of a model: their features, or pixels for its encoder. Empty when it has none."""
+
+    features: Features | None = None
+    pixels: Float[Tensor, "views *steps channels height width"] | None = None
+
+
+NO_VIEWS: Mapping[BranchName, Views] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What the model reads: padded rows (right in training, left for generation), and images packed in row order.
+    """What the model reads: padded rows (right in training, left for generation), and inputs packed in row order.
 
-    `visual` marks image places, in row-major order those of `plans`; `owner[i]` is the row of image `i`.
+    `visual` marks the places of images, videos and sounds, in row-major order those of `plans`; `owner[i]` is the row
+    of input `i`. `features` or `pixels` are the views of the image branch, `others` those of the other branches.
     `labels` are -100 where nothing is supervised; for an encoder-decoder `decoder_labels` hold the targets.
     """
 
@@ -32,7 +45,8 @@ class Batch:
     owner: tuple[int, ...]
     sample_ids: tuple[str, ...]
     features: Features | None = None
-    pixels: Float[Tensor, "views 3 height width"] | None = None
+    pixels: Float[Tensor, "views *steps channels height width"] | None = None
+    others: Mapping[BranchName, Views] = field(default_factory=dict)
     decoder_labels: Int[Tensor, "rows targets"] | None = None
     text: Text | None = None
     captions: Captions | None = None
@@ -41,26 +55,29 @@ class Batch:
     """How many samples lost text or turns because they were too long."""
 
     def view_text(self) -> Text | None:
-        """The row of text of every view: all views of an image, and all images of a row, read the same."""
+        """The row of text of every view of the image branch: all images of a row read the same."""
         if self.text is None:
             return None
-        rows = [row for plan, row in zip(self.plans, self.owner, strict=True) for _ in plan.views]
+        owned = zip(self.plans, self.owner, strict=True)
+        rows = [row for plan, row in owned if plan.branch == "image" for _ in plan.views]
         index = torch.tensor(rows, dtype=torch.long, device=self.text.ids.device)
         return Text(ids=self.text.ids[index], mask=self.text.mask[index])
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         text, features = self.text, self.features
+        own = _moved_views(Views(features=features, pixels=self.pixels), device)
         return replace(
             self,
             ids=self.ids.to(device),
             mask=self.mask.to(device),
             labels=self.labels.to(device),
             visual=self.visual.to(device),
-            pixels=None if self.pixels is None else self.pixels.to(device),
+            pixels=own.pixels,
+            others={name: _moved_views(views, device) for name, views in self.others.items()},
             decoder_labels=None if self.decoder_labels is None else self.decoder_labels.to(device),
             text=None if text is None else Text(ids=text.ids.to(device), mask=text.mask.to(device)),
-            features=None if features is None else _map_features(features, lambda tensor: tensor.to(device)),
+            features=own.features,
             captions=None if self.captions is None else _moved(self.captions, device),
         )
 
@@ -77,19 +94,20 @@ def collate(
     kind: Kind = "causal",
     for_generation: bool = False,
     features: Features | None = None,
-    pixels: Float[Tensor, "views 3 height width"] | None = None,
+    pixels: Float[Tensor, "views *steps channels height width"] | None = None,
+    others: Mapping[BranchName, Views] = NO_VIEWS,
     read_text: ReadText | None = None,
 ) -> Batch:
-    """One batch of samples; `plans` are those of all their images in order, `features` or `pixels` their views.
+    """One batch of samples; `plans` are those of all their inputs in order, `features` or `pixels` the images' views.
 
-    `read_text` makes the text of a connector that reads some.
+    `others` are the views of other branches. `read_text` makes the text of a connector that reads some.
 
-    Images of dropped turns leave `plans`, `features` and `pixels` too.
+    Inputs of dropped turns leave `plans` and the views too.
 
     Raises:
         ValueError: the plans do not match the images, a sample does not fit, or (in training) has no supervised token.
     """
-    expected = sum(len(sample.images) for sample in samples)
+    expected = sum(len(sample.inputs) for sample in samples)
     if expected != len(plans):
         raise ValueError(f"A batch of {expected} images came with {len(plans)} plans. Give one plan for each image.")
     encoded: list[Encoded] = []
@@ -97,21 +115,23 @@ def collate(
     owner: list[int] = []
     first = 0
     for row, sample in enumerate(samples):
-        own = range(first, first + len(sample.images))
+        own = range(first, first + len(sample.inputs))
         counts = [count_tokens(plans[image]) for image in own]
         one = encode(sample, prompt, tokenizer, counts, placement, max_tokens, kind, for_generation)
         encoded.append(one)
         kept += own[: one.num_images]
         owner += [row] * one.num_images
         first += len(own)
-    chosen, features, pixels = _choose_views([plans[image] for image in kept], features, pixels)
+    views = {"image": Views(features=features, pixels=pixels), **others}
+    chosen, views = _choose_views([plans[image] for image in kept], views)
     return Batch(
         **_pad(encoded, tokenizer, kind, for_generation),
         plans=chosen,
         owner=tuple(owner),
         sample_ids=tuple(sample.id for sample in samples),
-        features=features,
-        pixels=pixels,
+        features=views["image"].features,
+        pixels=views["image"].pixels,
+        others={name: seen for name, seen in views.items() if name != "image"},
         num_cut=sum(one.cut for one in encoded),
         text=None if read_text is None else read_text(samples, [one.num_exchanges for one in encoded]),
     )
@@ -125,7 +145,7 @@ def collate_captions(
     tokenizer: Any,
     plans: Sequence[Plan],
     features: Features | None = None,
-    pixels: Float[Tensor, "views 3 height width"] | None = None,
+    pixels: Float[Tensor, "views *steps channels height width"] | None = None,
 ) -> Batch:
     """One batch of images with a caption each, for training without a language model.
 
@@ -177,24 +197,39 @@ def _pad(encoded: Sequence[Encoded], tokenizer: Any, kind: Kind, for_generation:
 
 
 def _choose_views(
-    plans: Sequence[Plan], features: Features | None, pixels: Tensor | None
-) -> tuple[tuple[Plan, ...], Features | None, Tensor | None]:
-    """Keep only the views of these plans, and number them anew from 0."""
-    wanted = [view for plan in plans for view in plan.views]
-    if wanted == list(range(len(wanted))):
-        total = len(features.tokens) if features is not None else len(pixels) if pixels is not None else len(wanted)
-        if total == len(wanted):
-            return tuple(plans), features, pixels
+    plans: Sequence[Plan], views: Mapping[BranchName, Views]
+) -> tuple[tuple[Plan, ...], dict[BranchName, Views]]:
+    """Keep only the views of these plans, and number those of each branch anew from 0."""
     numbered: list[Plan] = []
-    first = 0
+    wanted: dict[BranchName, list[int]] = {name: [] for name in views}
     for plan in plans:
-        numbered.append(replace(plan, views=range(first, first + len(plan.views))))
-        first += len(plan.views)
+        mine = wanted[plan.branch]
+        numbered.append(replace(plan, views=range(len(mine), len(mine) + len(plan.views))))
+        mine += plan.views
+    kept = {name: _rows_of(seen, wanted[name]) for name, seen in views.items()}
+    return tuple(numbered), {name: seen for name, seen in kept.items() if name == "image" or wanted[name]}
+
+
+def _rows_of(views: Views, wanted: Sequence[int]) -> Views:
     if not wanted:
-        return (), None, None
+        return Views()
+    known = views.features.tokens if views.features is not None else views.pixels
+    if known is None or wanted == list(range(len(known))):
+        return views
     rows = torch.tensor(wanted)
-    chosen = None if features is None else _map_features(features, lambda tensor: tensor[rows])
-    return tuple(numbered), chosen, None if pixels is None else pixels[rows]
+    features, pixels = views.features, views.pixels
+    return Views(
+        features=None if features is None else _map_features(features, lambda tensor: tensor[rows]),
+        pixels=None if pixels is None else pixels[rows],
+    )
+
+
+def _moved_views(views: Views, device: torch.device | str) -> Views:
+    features, pixels = views.features, views.pixels
+    return Views(
+        features=None if features is None else _map_features(features, lambda tensor: tensor.to(device)),
+        pixels=None if pixels is None else pixels.to(device),
+    )
 
 
 def _map_features(features: Features, change: Callable[[Tensor], Tensor]) -> Features:

@@ -34,14 +34,14 @@ class Skip:
 
 
 class OpenedImages:
-    """The default acceptance test: every file image of a sample is decoded once, scenes are not."""
+    """The default acceptance test: every image, video and sound of a sample is decoded once, scenes are not."""
 
     def __init__(self) -> None:
         self._opened: set[str] = set()
 
     def __call__(self, sample: Sample) -> None:
-        """Raises ValueError when an image of the sample cannot be read."""
-        for image in sample.images:
+        """Raises ValueError when an input of the sample cannot be read."""
+        for _, image in sample.inputs:
             key = image.key
             if key not in self._opened:
                 if not isinstance(image, SceneImage):

@@ -13,7 +13,7 @@ from isthmus.data.sample import ANY_MARK, IMAGE_MARK, MARKS, Sample, Turn, marks
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """A piece of a prompt: text, or the place of one image (or video, or sound). `exchange` counts answers before it."""
+    """A piece of a prompt: text, or the place of one image, video or sound. `exchange` counts the answers before it."""
 
     text: str = ""
     supervised: bool = False

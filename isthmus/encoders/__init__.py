@@ -1,17 +1,20 @@
 """Encoders: an image becomes `Features`, once, and the answer is kept."""
 
-from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
+from isthmus.encoders.audio import AudioEncoder
+from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, Untiled
 from isthmus.encoders.cache import FeatureCache
 from isthmus.encoders.cached import CachedEncoder, ImageSource
 from isthmus.encoders.tiles import TILINGS, TilingConfig
+from isthmus.encoders.video import VideoEncoder
 from isthmus.encoders.vision import VisionEncoder
 
-ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder}
+ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder, "video": VideoEncoder, "audio": AudioEncoder}
 """Every encoder config, by name. A new encoder is one file and two lines here."""
 
 __all__ = [
     "ENCODERS",
     "TILINGS",
+    "AudioEncoder",
     "CachedEncoder",
     "Encoder",
     "EncoderConfig",
@@ -19,5 +22,7 @@ __all__ = [
     "ImageSource",
     "Prepared",
     "TilingConfig",
+    "Untiled",
+    "VideoEncoder",
     "VisionEncoder",
 ]

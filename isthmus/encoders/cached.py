@@ -7,23 +7,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
+from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, Untiled, untiled_plan
 from isthmus.encoders.cache import FeatureCache, Stored
+from isthmus.encoders.steps import cut_steps, join_features
 from isthmus.encoders.views import crop_view
-from isthmus.features import Features, FeatureShape, Plan
+from isthmus.features import Clip, Features, FeatureShape, Plan, Sound
 
 
 @runtime_checkable
 class ImageSource(Protocol):
-    """An image that is not loaded yet, under a content address: equal keys mean equal pixels."""
+    """An image, clip or sound that is not loaded yet, under a content address: equal keys mean equal pixels."""
 
     @property
     def key(self) -> str:
         """The content address."""
         ...
 
-    def load(self) -> Image.Image:
-        """The RGB image. Raises ValueError (naming the image) when it cannot be read safely."""
+    def load(self) -> Image.Image | Clip | Sound:
+        """The RGB image, clip or sound. Raises ValueError (naming it) when it cannot be read safely."""
         ...
 
 
@@ -86,23 +87,17 @@ class CachedEncoder:
         missing = {images[i].key: images[i] for i, found in enumerate(stored) if found is None}
         fresh = self._encode(list(missing.values()), view) if missing else {}
         whole = [fresh[image.key] if found is None else found for image, found in zip(images, stored, strict=True)]
-        return self._join(whole)
+        return self._join(images, whole)
 
-    def _join(self, stored: list[Stored]) -> tuple[Features, tuple[Plan, ...]]:
+    def _join(self, images: Sequence[ImageSource], stored: list[Stored]) -> tuple[Features, tuple[Plan, ...]]:
         plans: list[Plan] = []
-        for one in stored:
-            plan = self.config.plan(one.size, plans[-1].views.stop if plans else 0)
-            assert len(plan.views) == one.features.tokens.shape[0], "a plan counts the views that were encoded"
+        for image, one in zip(images, stored, strict=True):
+            rows, first = one.features.tokens.shape[0], plans[-1].views.stop if plans else 0
+            untiled = isinstance(image, Untiled)
+            plan = untiled_plan(one.size, rows, first) if untiled else self.config.plan(one.size, first)
+            assert len(plan.views) == rows, "a plan counts the views that were encoded"
             plans.append(plan)
-        first = stored[0].features
-        levels = zip(*(one.features.levels for one in stored), strict=True)
-        joined = Features(
-            tokens=torch.cat([one.features.tokens for one in stored]),
-            grid=first.grid,
-            prefix=first.prefix,
-            levels=tuple(torch.cat(level) for level in levels),
-        )
-        return joined, tuple(plans)
+        return join_features([one.features for one in stored], self.config.shape().grid.frames), tuple(plans)
 
     def _name(self, view: int) -> str:
         return "plain" if self.views == 1 else f"{view}/{self.views}"
@@ -123,19 +118,13 @@ class CachedEncoder:
         return fresh
 
     def _encode_prepared(self, prepared: list[tuple[ImageSource, Prepared]], view: int) -> dict[str, Stored]:
-        tokens, levels = self._run(torch.cat([one.pixels for _, one in prepared]))
+        said = self._run(torch.cat([one.pixels for _, one in prepared]))
         fresh: dict[str, Stored] = {}
         row = 0
         for image, one in prepared:
             rows = slice(row, row + one.pixels.shape[0])
             row = rows.stop
-            features = Features(
-                tokens=tokens[rows],
-                grid=self._shape().grid,
-                prefix=self._shape().prefix,
-                levels=tuple(level[rows] for level in levels),
-            )
-            fresh[image.key] = self._put(image.key, features, one.size, view)
+            fresh[image.key] = self._put(image.key, cut_steps(said, rows), one.size, view)
         return fresh
 
     def _put(self, key: str, features: Features, size: tuple[int, int], view: int) -> Stored:
@@ -146,7 +135,8 @@ class CachedEncoder:
     def _prepare(self, image: ImageSource, view: int) -> Prepared:
         pixels = image.load()
         plain = self.views == 1 or (self.views == 0 and view == 0)
-        return self._built().prepare(pixels if plain else crop_view(pixels, image.key, view))
+        cropped = not plain and isinstance(pixels, Image.Image)
+        return self._built().prepare(crop_view(pixels, image.key, view) if cropped else pixels)
 
     def _built(self) -> Encoder:
         if self._encoder is None:
@@ -156,15 +146,25 @@ class CachedEncoder:
     def _shape(self) -> FeatureShape:
         return self._built().shape
 
-    def _run(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Tokens and levels of all views, in chunks of `chunk` views."""
+    def _run(self, pixels: Tensor) -> Features:
+        """Features of all views, in chunks of `chunk` views."""
         encoder, views = self._built(), pixels.shape[0]
         filled = 0 if self.device.type == "cpu" else -views % self.chunk
         pixels = torch.cat([pixels, pixels.new_zeros(filled, *pixels.shape[1:])]) if filled else pixels
         parts: list[tuple[Tensor, ...]] = []
+        valid: list[Tensor] = []
         with torch.inference_mode():
             for chunk in torch.split(pixels, self.chunk):
                 said = encoder(chunk.to(self.device))
                 parts.append(tuple(part.to("cpu", torch.float32) for part in (said.tokens, *said.levels)))
+                real = torch.ones(len(chunk), said.grid.size, dtype=torch.bool)
+                valid.append(real if said.valid is None else said.valid.cpu())
         joined = [torch.cat(part)[:views].clone() for part in zip(*parts, strict=True)]
-        return joined[0], joined[1:]
+        shape = self._shape()
+        return Features(
+            tokens=joined[0],
+            grid=shape.grid,
+            prefix=shape.prefix,
+            levels=tuple(joined[1:]),
+            valid=torch.cat(valid)[:views],
+        )

@@ -63,7 +63,8 @@ FAMILIES: dict[str, Family] = {
 
 
 @functools.lru_cache(maxsize=32)
-def _read(source: str) -> Any:
+def read_any(source: str) -> Any:
+    """The config of any model, from its config.json alone; it is shared, so change a copy. Raises ValueError."""
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -79,7 +80,7 @@ def read_config(source: str) -> Any:
     Raises:
         ValueError: no readable config, or a model that is no vision tower known here.
     """
-    whole = _read(source)
+    whole = read_any(source)
     config = getattr(whole, "vision_config", whole)
     if config.model_type not in FAMILIES:
         raise ValueError(
@@ -91,7 +92,7 @@ def read_config(source: str) -> Any:
 
 def commit_of(source: str) -> str:
     """The hub commit that the config came from, or 'unknown'."""
-    return str(getattr(_read(source), "_commit_hash", None) or "unknown")
+    return str(getattr(read_any(source), "_commit_hash", None) or "unknown")
 
 
 def patch_size(config: Any) -> int:

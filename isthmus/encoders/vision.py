@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from isthmus.adapters import Lora, add_lora
 from isthmus.config import fingerprint
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
-from isthmus.encoders.pixels import Fit, Normalisation, read_normalisation, to_pixels
+from isthmus.encoders.pixels import Fit, Normalisation, fit_image, read_normalisation, to_pixels
 from isthmus.encoders.tiles import OneView, TilingConfig, make_views
 from isthmus.encoders.towers import (
     FAMILIES,
@@ -29,7 +29,7 @@ from isthmus.encoders.towers import (
     patch_size,
     read_config,
 )
-from isthmus.features import Features, FeatureShape, Grid, Plan
+from isthmus.features import Clip, Features, FeatureShape, Grid, Plan, Sound
 from isthmus.weights import folder_hash, resolve_model
 
 
@@ -56,6 +56,8 @@ class VisionEncoder(EncoderConfig):
     """Where the tower learns, compute its activations again in the backward pass in place of keeping them."""
     tiles: TilingConfig = field(default_factory=OneView)
     """Which views of an image the tower sees: the whole alone, or tiles of any resolution."""
+    tile_several: bool = True
+    """Tile every image of a sample that has several; without, each of them is one view (LLaVA-NeXT-Interleave)."""
     views_at_once: int = 16
     """Views go through the tower so many at a time, so that many tiles need no more memory than these."""
     lora: Lora = field(default_factory=Lora)
@@ -96,7 +98,11 @@ class VisionEncoder(EncoderConfig):
         """This config, with the content of the model folder (or the hub commit) for its name."""
         source = resolve_model(self.name)
         content = folder_hash(source) if Path(source).is_dir() else f"{source}@{commit_of(source)}"
-        return fingerprint(dataclasses.replace(self, name=content, checkpointing=False, views_at_once=16, lora=Lora()))
+        return fingerprint(
+            dataclasses.replace(
+                self, name=content, checkpointing=False, views_at_once=16, tile_several=True, lora=Lora()
+            )
+        )
 
     def parameters(self) -> int:
         """Parameters of the blocks that are run and the embeddings before them."""
@@ -141,6 +147,10 @@ class VisionEncoder(EncoderConfig):
             return self
         return dataclasses.replace(self, image_size=other.image_size, fit=other.fit, tiles=other.tiles)
 
+    def tiles_several(self) -> bool:
+        """As the config says."""
+        return self.tile_several
+
     def most_views(self) -> int:
         """The largest number of views that an image can take."""
         return self.tiles.most_views
@@ -184,9 +194,15 @@ class VisionTower(Encoder):
         tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
         self.tower = add_lora(tower, config.lora)
 
-    def prepare(self, image: Image.Image) -> Prepared:
-        """The square views that the config's tiling cuts, in the order of the plan."""
+    def prepare(self, image: Image.Image | Clip | Sound) -> Prepared:
+        """The square views that the config's tiling cuts, in the order of the plan; of a clip, each frame is a view."""
         config = self.config
+        if isinstance(image, Clip):
+            frames = [fit_image(one, config.image_size, config.fit, self.normalisation) for one in image.frames]
+            pixels = torch.stack([to_pixels(one, self.normalisation) for one in frames])
+            return Prepared(pixels=pixels, size=image.frames[0].size, tiles=Grid(len(frames), 1, 1))
+        if isinstance(image, Sound):
+            raise ValueError("VisionEncoder sees images and clips, and got a sound. Sounds need an AudioEncoder.")
         views, cut = make_views(image, config.tiles, config.image_size, config.fit, self.normalisation)
         pixels = torch.stack([to_pixels(view, self.normalisation) for view in views])
         return Prepared(pixels=pixels, size=image.size, tiles=cut.grid, whole=cut.whole)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from isthmus.branches import look
 from isthmus.data.sample import Sample
 from isthmus.evaluate.answers import first_answer, score
 from isthmus.evaluate.blank import blanked
@@ -29,24 +30,35 @@ Key = tuple[str, tuple[str, ...]]
 def shuffled(items: Sequence[Sample], seed: int) -> list[Sample]:
     """The same questions, each over another item's images: no item keeps a picture of its own where that is possible.
 
-    Items exchange images with items that have as many, so every prompt keeps its places.
+    Items exchange images, videos and sounds with items that have as many, so every prompt keeps its places.
     """
     draw = random.Random(seed)
     moved = list(items)
-    for number in sorted({len(item.images) for item in items}):
-        alike = [index for index, item in enumerate(items) if len(item.images) == number]
+    for number in sorted({_counts(item) for item in items}):
+        alike = [index for index, item in enumerate(items) if _counts(item) == number]
         draw.shuffle(alike)
-        alike.sort(key=lambda index: tuple(image.key for image in items[index].images))
+        alike.sort(key=lambda index: _shown(items[index]))
         shift = max((_run_length(items, alike)), 1)
         for place, index in enumerate(alike):
             other = alike[(place + shift) % len(alike)]
-            moved[index] = dataclasses.replace(items[index], images=items[other].images)
+            theirs = items[other]
+            moved[index] = dataclasses.replace(
+                items[index], images=theirs.images, videos=theirs.videos, sounds=theirs.sounds
+            )
     return moved
+
+
+def _counts(item: Sample) -> tuple[int, int, int]:
+    return len(item.images), len(item.videos), len(item.sounds)
+
+
+def _shown(item: Sample) -> tuple[str, ...]:
+    return tuple(ref.key for ref in (*item.images, *item.videos, *item.sounds))
 
 
 def _run_length(items: Sequence[Sample], order: Sequence[int]) -> int:
     """The longest run of equal images in this order: shifting by it leaves nobody with their own."""
-    keys = [tuple(image.key for image in items[index].images) for index in order]
+    keys = [_shown(items[index]) for index in order]
     return max((keys.count(key) for key in set(keys)), default=0)
 
 
@@ -85,14 +97,15 @@ def evaluate(
         unique.setdefault(key, item)
     said: dict[Key, tuple[str, str]] = {}
     for batch in _batches(unique, batch_size):
-        said.update(zip(batch, _ask(model, [unique[key] for key in batch], sight, generation), strict=True))
+        asked = [unique[key] for key in batch]
+        said.update(zip(batch, _ask(model, asked, sight, _long_enough(generation, asked)), strict=True))
         if on_progress is not None:
             on_progress(len(said), len(unique))
     return [_scored(item, control, *said[key]) for item, key in zip(items, keys, strict=True)]
 
 
 def _key(item: Sample, control: Control) -> Key:
-    pictures = tuple("mean" if control == "mean-image" else image.key for image in item.images)
+    pictures = tuple("mean" if control == "mean-image" else ref.key for _, ref in item.inputs)
     return "\x00".join(f"{turn.role}:{turn.text}" for turn in item.turns if turn.role != "assistant"), pictures
 
 
@@ -102,17 +115,29 @@ def _batches(unique: dict[Key, Sample], batch_size: int) -> Iterator[list[Key]]:
         yield ordered[start : start + batch_size]
 
 
+def _long_enough(generation: Generation, items: Sequence[Sample]) -> Generation:
+    """The options with room for the longest answer that an item says it takes (`meta["answer_tokens"]`)."""
+    longest = max(int(item.meta.get("answer_tokens", 0)) for item in items)
+    return dataclasses.replace(generation, max_new_tokens=max(generation.max_new_tokens, longest))
+
+
 def _ask(
     model: VisionLanguageModel, items: Sequence[Sample], sight: Sight, generation: Generation
 ) -> list[tuple[str, str]]:
     """The prompt and the answer of each item."""
-    images = [image for item in items for image in item.images]
-    features, plans = sight.features(images) if images else (None, ())
+    encoders = {name: parts.encoder for name, parts in model.branches.items() if parts.encoder is not None}
+    seen = look(items, {"image": sight, **encoders}, tile_several=model.config.encoder.tiles_several())
+    device = device_of(model)
     batch = model.config.batch(
-        items, tokenizer=model.llm.tokenizer, plans=plans, features=features, for_generation=True
+        items,
+        tokenizer=model.llm.tokenizer,
+        plans=seen.plans,
+        features=seen.image.features,
+        others=seen.others,
+        for_generation=True,
     )
     with torch.inference_mode():
-        texts = model.generate(batch.to(device_of(model)), generation)
+        texts = model.generate(batch.to(device), generation)
     return [(_prompt(model, item), first_answer(text)) for item, text in zip(items, texts, strict=True)]
 
 

@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample, Turn
+from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+from isthmus.encoders import ImageSource
 from isthmus.features import Features, Plan
 from isthmus.model import VisionLanguageModel
 
@@ -19,7 +20,7 @@ _CHUNK = 16
 class SeesImages(Protocol):
     """Gives the features of images; `CachedEncoder` is one."""
 
-    def features(self, images: Sequence[ImageRef]) -> tuple[Features, tuple[Plan, ...]]:
+    def features(self, images: Sequence[ImageSource]) -> tuple[Features, tuple[Plan, ...]]:
         """The rows of one image after those of another, and each image's plan."""
         ...
 
@@ -34,7 +35,7 @@ class OwnEncoder:
         self.encoder = model.encoder
         self.encoder_calls = 0
 
-    def features(self, images: Sequence[ImageRef]) -> tuple[Features, tuple[Plan, ...]]:
+    def features(self, images: Sequence[ImageSource]) -> tuple[Features, tuple[Plan, ...]]:
         """Features on the model's device."""
         shown = [Sample(id=image.key, turns=(Turn(role="user", text=IMAGE_MARK),), images=(image,)) for image in images]
         pixels, plans = self.model.prepare(shown)
@@ -54,7 +55,7 @@ class Sight:
     encoder: SeesImages
     mean: Features | None = None
 
-    def features(self, images: Sequence[ImageRef]) -> tuple[Features, tuple[Plan, ...]]:
+    def features(self, images: Sequence[ImageSource]) -> tuple[Features, tuple[Plan, ...]]:
         """Features and plans of these images; every view is the mean view when there is one."""
         features, plans = self.encoder.features(images)
         if self.mean is None:
@@ -65,7 +66,7 @@ class Sight:
         return dataclasses.replace(features, tokens=tokens, levels=levels, valid=None), plans
 
 
-def mean_view(encoder: SeesImages, images: Sequence[ImageRef]) -> Features:
+def mean_view(encoder: SeesImages, images: Sequence[ImageSource]) -> Features:
     """One view: the mean over the views of up to 64 different images, position by position."""
     distinct = list({image.key: image for image in images}.values())[:MEAN_OF]
     features, _ = encoder.features(distinct)

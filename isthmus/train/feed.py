@@ -1,16 +1,20 @@
 """Feed a model: the batches of any step, as a pure function of the stage and the step, with features from the cache."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from isthmus.branches import inputs_of, look
 from isthmus.data.captions import caption_of as check_caption
 from isthmus.data.collate import Batch
 from isthmus.data.mixture import Mixture
-from isthmus.data.sample import ImageRef, Sample
+from isthmus.data.sample import Sample
+from isthmus.encoders.base import Encoder, EncoderConfig
 from isthmus.encoders.cache import FeatureCache, default_folder
-from isthmus.encoders.cached import CachedEncoder
+from isthmus.encoders.cached import CachedEncoder, ImageSource
+from isthmus.features import BranchName
 from isthmus.model import VisionLanguageModel
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.randomness import seed_of
@@ -29,37 +33,55 @@ class Seen:
     `check` raises ValueError for a sample that is unfit for another reason.
     """
 
-    def __init__(self, encoder: CachedEncoder | None, check: Callable[[Sample], object]) -> None:
-        self.encoder, self.check = encoder, check
+    def __init__(self, looks: "Looks", check: Callable[[Sample], object]) -> None:
+        self.looks, self.check = looks, check
         self.good: set[str] = set()
         self.bad: dict[str, str] = {}
 
     def __call__(self, sample: Sample) -> None:
         """Raises ValueError, with the reason, when the sample or an image of it cannot be used."""
         self.check(sample)
-        for image in sample.images:
-            key = image.key
+        for branch, ref in self.looks.inputs(sample):
+            key = ref.key
             if key not in self.good:
-                self.try_all([image])
+                self.try_all(branch, [ref])
             if key in self.bad:
                 raise ValueError(self.bad[key])
 
-    def try_all(self, images: Sequence[ImageRef]) -> None:
-        """Find out about these images, together where that works."""
+    def try_all(self, branch: BranchName, images: Sequence[ImageSource]) -> None:
+        """Find out about these inputs of one branch, together where that works."""
+        encoder = self.looks.encoders[branch]
         try:
-            if self.encoder is None or self.encoder.cache is None:
+            if not isinstance(encoder, CachedEncoder) or encoder.cache is None:
                 for image in images:
                     image.load()
             else:
-                for view in range(self.encoder.views):
-                    self.encoder.features(images, view)
+                for view in range(encoder.views):
+                    encoder.features(images, view)
             self.good.update(image.key for image in images)
         except ValueError as error:
             if len(images) == 1:
                 self.bad[images[0].key] = str(error)
             else:
                 for image in images:
-                    self.try_all([image])
+                    self.try_all(branch, [image])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """The encoder of every branch: with features kept, or (where it learns) the module that takes pixels."""
+
+    encoders: Mapping[BranchName, CachedEncoder | Encoder]
+    tile_several: bool
+
+    @property
+    def kept(self) -> list[CachedEncoder]:
+        """The encoders whose features are kept."""
+        return [one for one in self.encoders.values() if isinstance(one, CachedEncoder) and one.cache is not None]
+
+    def inputs(self, sample: Sample) -> list[tuple[BranchName, ImageSource]]:
+        """The inputs of a sample, each with its branch."""
+        return inputs_of(sample, self.encoders, tile_several=self.tile_several)
 
 
 class Feed:
@@ -86,10 +108,10 @@ class Feed:
         single = stage.model.llm is None or stage.model.llm.kind == "encoder-decoder"
         plain = Mixture(remembered(stage.data), seed=stage.seed, accept=_accept_all, single_exchange=single)
         self.num_steps = stage.num_steps(len(plain))
-        self.encoder, self.plain_encoder = self._encoders(device, num_samples=len(plain))
+        self.looks, self.plain_looks = self._encoders(device, num_samples=len(plain))
         check = check_caption if stage.model.llm is None else _accept_all
-        self.seen = Seen(self.encoder, check)
-        self.seen_plain = self.seen if self.encoder is self.plain_encoder else Seen(self.plain_encoder, check)
+        self.seen = Seen(self.looks, check)
+        self.seen_plain = self.seen if self.looks is self.plain_looks else Seen(self.plain_looks, check)
         self.unchecked = plain
         self.mixture = Mixture(remembered(stage.data), seed=stage.seed, accept=self.seen, single_exchange=single)
         self.held_out: Mixture | None = None
@@ -104,18 +126,18 @@ class Feed:
         positions = range(first + self.rank, first + self.stage.batch_size, self.num_ranks)
         samples = [self.mixture[position] for position in positions]
         view = self._view(step)
-        return [self._batch(some, self.encoder, view) for some in _chunks(samples, self.micro)]
+        return [self._batch(some, self.looks, view) for some in _chunks(samples, self.micro)]
 
     def validation(self) -> Iterator[Batch]:
         """This process's share of the held-out samples, each once, plain views."""
         assert self.held_out is not None
         positions = range(self.rank, len(self.held_out), self.num_ranks)
         for chunk in _chunks(positions, max(self.micro, 8)):
-            yield self._batch([self.held_out[position] for position in chunk], self.plain_encoder, 0)
+            yield self._batch([self.held_out[position] for position in chunk], self.plain_looks, 0)
 
     def warm(self, display: ProgressDisplay, first_step: int = 0) -> int:
-        """Encode every image the coming steps read that is not in the cache yet; returns how many were encoded."""
-        kept = [one for one in (self.encoder, self.plain_encoder) if one is not None and one.cache is not None]
+        """Encode every input the coming steps read that is not in the cache yet; returns how many were encoded."""
+        kept = [*self.looks.kept, *self.plain_looks.kept]
         if not kept:
             return 0
         once = list({id(one): one for one in kept}.values())
@@ -144,39 +166,56 @@ class Feed:
 
     def _view(self, step: int) -> int:
         views = self.stage.cached_views
-        if self.encoder is None or self.encoder.views == views == 1 or self.encoder is self.plain_encoder:
+        encoder = self.looks.encoders["image"]
+        if not isinstance(encoder, CachedEncoder) or encoder.views == views == 1 or self.looks is self.plain_looks:
             return 0
         drawn = seed_of(self.stage.seed, "view", step)
         return drawn % views if views else 1 + drawn % (2**31)
 
-    def _batch(self, samples: Sequence[Sample], encoder: CachedEncoder | None, view: int) -> Batch:
-        images = [image for sample in samples for image in sample.images]
-        tokenizer = self.model.tokenizer
-        if not images:
-            return self.stage.model.batch(samples, tokenizer=tokenizer, plans=())
-        if encoder is None:
-            pixels, plans = self.model.prepare(samples)
-            return self.stage.model.batch(samples, tokenizer=tokenizer, plans=plans, pixels=pixels)
-        features, plans = encoder.features(images, view)
-        return self.stage.model.batch(samples, tokenizer=tokenizer, plans=plans, features=features)
+    def _batch(self, samples: Sequence[Sample], looks: Looks, view: int) -> Batch:
+        seen = look(samples, looks.encoders, view=view, tile_several=looks.tile_several)
+        return self.stage.model.batch(
+            samples,
+            tokenizer=self.model.tokenizer,
+            plans=seen.plans,
+            features=seen.image.features,
+            pixels=seen.image.pixels,
+            others=seen.others,
+        )
 
-    def _encoders(self, device: torch.device, num_samples: int) -> tuple[CachedEncoder | None, CachedEncoder | None]:
-        """The encoders of training and of validation; none where the encoder learns, and pixels are fed."""
+    def _encoders(self, device: torch.device, num_samples: int) -> tuple[Looks, Looks]:
+        """The encoders of training and of validation."""
+        model, learns = self.model, self.stage.learns_in
+        seen: dict[BranchName, CachedEncoder | Encoder] = {}
+        if learns("encoder"):
+            assert model.encoder is not None
+            seen["image"] = plain = model.encoder
+        else:
+            seen["image"], plain = self._cached(self.stage.model.encoder, device, num_samples, self.stage.cached_views)
+        for name, branch in self.stage.model.branches.items():
+            own = learns(f"{name}.encoder")
+            seen[name] = (
+                model.branches[name].built_encoder() if own else self._cached(branch.encoder, device, num_samples, 1)[1]
+            )
+        several = self.stage.model.encoder.tiles_several()
+        looks = Looks(encoders=seen, tile_several=several)
+        return looks, looks if plain is seen["image"] else replace(looks, encoders={**seen, "image": plain})
+
+    def _cached(
+        self, config: EncoderConfig, device: torch.device, num_samples: int, views: int
+    ) -> tuple[CachedEncoder, CachedEncoder]:
+        """A frozen encoder with `views` augmented views, and with plain ones."""
         stage = self.stage
-        if stage.learns("encoder"):
-            return None, None
-        config = stage.model.encoder
         shape = config.shape()
         channels = shape.width * (shape.grid.size + shape.prefix) + sum(shape.level_widths) * shape.grid.size
         images = min(num_samples, self.num_steps * stage.batch_size)
         channels *= config.most_views()
-        fits = images * max(1, stage.cached_views) * channels * _BYTES <= CACHE_GIB * 2**30
+        fits = images * max(1, views) * channels * _BYTES <= CACHE_GIB * 2**30
         cache = FeatureCache(default_folder(), max_gib=CACHE_GIB) if fits else None
         chunk = 1 if device.type == "cpu" else 32
         plain = CachedEncoder(config, cache, views=1 if fits else 0, chunk=chunk, device=device)
-        if stage.cached_views == 1 or (stage.cached_views > 1 and not fits):
+        if views == 1 or (views > 1 and not fits):
             return plain, plain
-        views = stage.cached_views
         return CachedEncoder(config, cache if views else None, views=views, chunk=chunk, device=device), plain
 
 
@@ -189,11 +228,13 @@ def _accept_all(sample: Sample) -> None:
 
 
 def _try(seen: Seen, samples: Sequence[Sample]) -> None:
-    """Find out about the images of these samples that were not tried before."""
-    images: dict[str, ImageRef] = {}
-    for image in (image for sample in samples for image in sample.images):
+    """Find out about the inputs of these samples that were not tried before."""
+    found: dict[BranchName, dict[str, ImageSource]] = {}
+    for sample in samples:
         with contextlib.suppress(ValueError):
-            images.setdefault(image.key, image)
-    new = [image for key, image in images.items() if key not in seen.good and key not in seen.bad]
-    if new:
-        seen.try_all(new)
+            for branch, ref in seen.looks.inputs(sample):
+                found.setdefault(branch, {}).setdefault(ref.key, ref)
+    for branch, refs in found.items():
+        new = [ref for key, ref in refs.items() if key not in seen.good and key not in seen.bad]
+        if new:
+            seen.try_all(branch, new)

@@ -91,6 +91,10 @@ class Stage:
         """Whether anything of a top-level part ("encoder", "connector", "llm") is named in `train`."""
         return any(path == part or path.startswith(part + ".") for path in self.train)
 
+    def learns_in(self, path: str) -> bool:
+        """Whether anything at or below a dotted path ("audio.encoder") is named in `train`, or all that holds it."""
+        return self.learns(path) or any(path.startswith(named + ".") for named in self.train)
+
 
 TYPES: dict[str, type] = {
     **MODEL_TYPES,

@@ -1,20 +1,24 @@
 """LLaVA's conversation files: a JSON list (or JSON lines) of objects with `id`, `image` and `conversations`.
 
-Source: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md. `conversations` holds turns `{"from": "human" | "gpt", "value":
-"..."}`; `image` is a path, a list of paths, or absent. As in `preprocess_multimodal` there, a turn's single `<image>`
-is moved to its front, followed by a newline. Differs: an image without its mark, which the original would train on
-blind, is refused by name.
+Source: haotian-liu/LLaVA, docs/Finetune_Custom_Data.md; LLaVA-VL/LLaVA-NeXT, M4-Instruct (arXiv:2407.07895).
+`conversations` holds turns `{"from": "human" | "gpt", "value": "..."}`; `image`, `video` and `audio` are a path each, a
+list of paths, or absent. A video's mark is `<video>`, or `<image>` where no image came with it (as LLaVA-NeXT has it).
+As in `preprocess_multimodal`, a turn's single mark is moved to its front, followed by a newline. Differs: an image
+without its mark, which the original would train on blind, is refused by name.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from isthmus.data.frames import FrameSampling, UniformFrames
 from isthmus.data.images import FileImage
-from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+from isthmus.data.sample import ANY_MARK, AUDIO_MARK, IMAGE_MARK, VIDEO_MARK, Sample, Turn, marks_of
+from isthmus.data.sound import FileSound
 from isthmus.data.sources.base import Dataset, SourceConfig, checked
 from isthmus.data.sources.json_lines import JsonLines, encodable
+from isthmus.data.video import FileVideo
 
 MAX_FILE_BYTES = 4_000_000_000
 ROLES: dict[str, Literal["system", "user", "assistant"]] = {
@@ -28,12 +32,16 @@ ROLES: dict[str, Literal["system", "user", "assistant"]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LlavaFile(SourceConfig):
-    """Conversations about images. Image paths are relative to `root` and may not leave it."""
+    """Conversations about images, videos and sounds. Paths are relative to `root` and may not leave it."""
 
     path: str
     root: str
     max_images: int = 16
-    """A sample with more images than this is refused."""
+    """A sample with more images than this is refused; so is one with more videos, or more sounds."""
+    frames: FrameSampling = field(default_factory=UniformFrames)
+    """Which frames of a video are seen."""
+    audio_rate: int = 16_000
+    """Samples a second that the model's audio encoder hears."""
 
     def build(self) -> Dataset:
         """The conversations. Raises ValueError when the file is missing or is not a JSON list (or JSON lines)."""
@@ -95,32 +103,38 @@ class _Conversations:
     def __getitem__(self, index: int) -> Sample:
         where = self._rows.where(checked(index, len(self)))
         row = self._rows[index]
-        paths = _paths(row, where, self._config.max_images)
-        turns = _turns(row, where)
-        marks = sum(turn.text.count(IMAGE_MARK) for turn in turns)
-        if marks != len(paths):
-            raise ValueError(
-                f"{where} (id {row.get('id')!r}) has {marks} {IMAGE_MARK} marks and {len(paths)} images. "
-                f"Write one {IMAGE_MARK} for each image, where its tokens go."
-            )
+        config = self._config
+        images, videos, sounds = (_paths(row, name, where, config.max_images) for name in ("image", "video", "audio"))
+        turns = _turns(row, where, image_mark=VIDEO_MARK if videos and not images else IMAGE_MARK)
+        marks = [mark for turn in turns for mark in marks_of(turn.text)]
+        for mark, paths in ((IMAGE_MARK, images), (VIDEO_MARK, videos), (AUDIO_MARK, sounds)):
+            if marks.count(mark) != len(paths):
+                name = {IMAGE_MARK: "images", VIDEO_MARK: "videos", AUDIO_MARK: "sounds"}[mark]
+                raise ValueError(
+                    f"{where} (id {row.get('id')!r}) has {marks.count(mark)} {mark} marks and {len(paths)} {name}. "
+                    f"Write one {mark} for each, where its tokens go."
+                )
+        root = config.root
         return Sample(
             id=str(row.get("id", where)),
             turns=turns,
-            images=tuple(FileImage(root=self._config.root, path=path) for path in paths),
+            images=tuple(FileImage(root=root, path=path) for path in images),
+            videos=tuple(FileVideo(root=root, path=path, frames=config.frames) for path in videos),
+            sounds=tuple(FileSound(root=root, path=path, rate=config.audio_rate) for path in sounds),
         )
 
 
-def _paths(row: dict[str, Any], where: str, max_images: int) -> list[str]:
-    image = row.get("image")
-    paths = [] if image is None else image if isinstance(image, list) else [image]
+def _paths(row: dict[str, Any], name: str, where: str, most: int) -> list[str]:
+    found = row.get(name)
+    paths = [] if found is None else found if isinstance(found, list) else [found]
     if not all(isinstance(path, str) for path in paths):
-        raise ValueError(f"{where}: `image` is a path or a list of paths, got {str(image)[:80]}.")
-    if len(paths) > max_images:
-        raise ValueError(f"{where} has {len(paths)} images, more than max_images={max_images}.")
+        raise ValueError(f"{where}: `{name}` is a path or a list of paths, got {str(found)[:80]}.")
+    if len(paths) > most:
+        raise ValueError(f"{where} has {len(paths)} {name}s, more than max_images={most}.")
     return [encodable(path, where) for path in paths]
 
 
-def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
+def _turns(row: dict[str, Any], where: str, *, image_mark: str) -> tuple[Turn, ...]:
     said = row.get("conversations")
     if not isinstance(said, list) or not said:
         raise ValueError(f"{where} needs a list `conversations` with one turn at least.")
@@ -132,7 +146,7 @@ def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
                 f"{where}, turn {place}: a turn is {{'from': one of {tuple(ROLES)}, 'value': text}}, "
                 f"got {str(one)[:80]}."
             )
-        turns.append(Turn(role=role, text=_mark_first(encodable(one["value"], where))))
+        turns.append(Turn(role=role, text=_mark_first(encodable(one["value"], where).replace(IMAGE_MARK, image_mark))))
     if not any(turn.role == "assistant" and turn.text.strip() for turn in turns):
         raise ValueError(f"{where} has no turn from 'gpt' with text: there is nothing to learn from it.")
     return tuple(turns)
@@ -140,6 +154,5 @@ def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
 
 def _mark_first(text: str) -> str:
     """A turn's single mark moved to its front; turns with several marks stay interleaved as they are."""
-    if text.count(IMAGE_MARK) != 1:
-        return text
-    return f"{IMAGE_MARK}\n{text.replace(IMAGE_MARK, '').strip()}"
+    marks = marks_of(text)
+    return text if len(marks) != 1 else f"{marks[0]}\n{ANY_MARK.sub('', text).strip()}"

@@ -1,0 +1,65 @@
+"""Opening files of video and sound with PyAV: only plain local containers, errors that name the file.
+
+Files may be hostile: playlists and other demuxers that open further files or addresses are not among those allowed.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+
+from isthmus.data.images import inside
+
+MAX_BYTES = 20_000_000_000
+DEMUXERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,wav,w64,flac,mp3,aac,aiff,au,flv,asf,gif,apng"
+)
+"""The containers that are tried."""
+
+
+@contextmanager
+def opened(root: str, path: str) -> Iterator[tuple[Any, str]]:
+    """The open container of the file at `path` below `root`, and its name for messages.
+
+    Raises:
+        ValueError: no such file below the root, not a container that is allowed, or whatever goes wrong inside.
+    """
+    found = inside(Path(root), path)
+    name = repr(path)
+    size = found.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{name} has {size} bytes, more than the {MAX_BYTES} allowed.")
+    try:
+        options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
+        with av.open(str(found), options=options, metadata_errors="replace") as container:
+            yield container, name
+    except Exception as error:
+        if isinstance(error, ValueError) and name in str(error):
+            raise
+        raise ValueError(f"{name} is broken or no video or sound file that can be read: {error}") from error
+
+
+def checked_stream(streams: Sequence[Any], name: str, kind: str, way_out: str) -> Any:
+    """The first of these streams. Raises ValueError when there is none, or it is coded in a way that is not known."""
+    if not streams:
+        raise ValueError(f"{name} holds no {kind}. {way_out}")
+    if streams[0].codec_context is None:
+        raise ValueError(f"{name} holds {kind} in a coding that is not known here, or its header is broken.")
+    return streams[0]
+
+
+def file_key(root: str, path: str) -> str:
+    """The hash of a file's bytes, read again only when its size or time changes. Raises ValueError without a file."""
+    found = inside(Path(root), path)
+    state = found.stat()
+    return _key(str(found), state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=65_536)
+def _key(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,169 @@
+"""Video files: the right frames, upright, with bounded memory, and errors that name the file."""
+
+import contextlib
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from making import level, tone, turn_portrait, write_sound, write_video
+from PIL import Image
+
+from isthmus.data.frames import FramesPerSecond, Keyframes, UniformFrames
+from isthmus.data.video import FileVideo, FrameMosaic, VideoFrame, mosaic
+
+CLIP = "classroom.mp4"
+MEDIA = Path(__file__).parent / "media"
+GREYS = list(range(20, 240, 10))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("videos")
+    write_video(made / "greys.mp4", GREYS)
+    write_video(made / "uneven.mp4", [40, 80, 120, 160, 200], stamps=[0, 1, 2, 40, 80])
+    write_video(made / "portrait.mp4", [20] * 3, corner=True)
+    turn_portrait(made / "portrait.mp4")
+    write_sound(made / "sound.wav", tone(0.2, 8_000), 8_000)
+    return made
+
+
+def greys(video: FileVideo) -> list[int]:
+    return [level(frame) for frame in video.load().frames]
+
+
+def near(found: list[int], wanted: list[int]) -> bool:
+    return len(found) == len(wanted) and all(abs(one - other) <= 4 for one, other in zip(found, wanted, strict=True))
+
+
+def test_chosen_frames_are_the_right_ones(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4")
+    for num in (1, 2, 5, 22, 30):
+        chosen = np.linspace(0, 21, num, dtype=int)
+        assert near(greys(replace(video, frames=UniformFrames(num=num))), [GREYS[place] for place in chosen])
+    assert near(greys(replace(video, frames=FramesPerSecond(rate=2.0))), [GREYS[place] for place in (0, 5, 10, 15, 20)])
+    assert near(greys(replace(video, frames=Keyframes())), GREYS[::4])
+    clip = replace(video, frames=UniformFrames(num=2)).load()
+    assert clip.times_s == pytest.approx((0.0, 2.1))
+    assert clip.frames[0].size == (32, 16)
+    assert clip.frames[0].mode == "RGB"
+
+
+def test_a_stretch_of_a_video_is_seen_alone(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4", frames=UniformFrames(num=3), start_s=0.95, end_s=1.45)
+    assert near(greys(video), [GREYS[place] for place in (10, 12, 14)])
+    with pytest.raises(ValueError, match=r"greys\.mp4.*lasts 2\.10 s and shows nothing from 5\.0"):
+        replace(video, start_s=5.0, end_s=6.0).load()
+
+
+def test_a_variable_frame_rate_is_seen_by_its_times(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="uneven.mp4", frames=UniformFrames(num=5))
+    assert near(greys(video), [40, 120, 160, 160, 200])
+
+
+def test_portrait_video_stands_upright(folder: Path) -> None:
+    frame = FileVideo(root=str(folder), path="portrait.mp4", frames=UniformFrames(num=1)).load().frames[0]
+    assert frame.size == (16, 32)
+    corners = [frame.getpixel(place)[0] for place in ((2, 3), (13, 3), (2, 28), (13, 28))]  # type: ignore[index]
+    assert corners[1] > 200 > 60 > max(corners[0], corners[2], corners[3])
+
+
+def test_one_frame_is_an_image_of_its_own(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4", frames=UniformFrames(num=3))
+    frames = [VideoFrame(video=video, number=number) for number in range(3)]
+    assert near([level(frame.load()) for frame in frames], greys(video))
+    assert len({frame.key for frame in frames}) == 3
+    with pytest.raises(ValueError, match=r"gives 3 frames, so there is none of number 3"):
+        VideoFrame(video=video, number=3).load()
+
+
+def test_a_mosaic_holds_the_frames_row_by_row(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4", frames=UniformFrames(num=6))
+    made = FrameMosaic(video=video, columns=3).load()
+    assert made.size == (96, 32)
+    tiles = [
+        made.crop((32 * column, 16 * row, 32 * column + 32, 16 * row + 16)) for row in (0, 1) for column in range(3)
+    ]
+    assert near([level(tile) for tile in tiles], greys(video))
+    five = mosaic([Image.new("RGB", (2, 2), "white")] * 5, 3)
+    assert (five.getpixel((3, 3)), five.getpixel((5, 3))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_keys_name_the_frames(folder: Path) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4")
+    others = [
+        replace(video, frames=UniformFrames(num=9)),
+        replace(video, frames=Keyframes()),
+        replace(video, start_s=0.5),
+        replace(video, max_side=16),
+        replace(video, path="uneven.mp4"),
+    ]
+    assert len({one.key for one in (video, *others)}) == 6
+    assert video.key == replace(video).key
+
+
+def test_real_footage(folder: Path) -> None:
+    video = FileVideo(root=str(MEDIA), path=CLIP, frames=UniformFrames(num=4), max_side=96)
+    clip = video.load()
+    assert [frame.size for frame in clip.frames] == [(96, 54)] * 4
+    assert clip.times_s == pytest.approx((0.0, 0.93, 1.93, 2.93), abs=0.07)
+    values = np.array(clip.frames[0], dtype=float)
+    assert values.std() > 20.0
+
+
+def test_long_videos_take_no_more_memory(folder: Path) -> None:
+    write_video(folder / "long.mp4", [60 + number % 100 for number in range(600)], every_key=12, size=(64, 48))
+    video = FileVideo(root=str(folder), path="long.mp4", frames=UniformFrames(num=4))
+    video.load()
+    tracemalloc.start()
+    clip = video.load()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert near([level(frame) for frame in clip.frames], [60 + place % 100 for place in (0, 199, 399, 599)])
+    assert peak < 600 * 64 * 48  # a third of the frames as RGB
+
+
+def broken(folder: Path, kind: str) -> Path:
+    good = (folder / "greys.mp4").read_bytes()
+    path = folder / f"{kind}.mp4"
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "noise":
+        path.write_bytes(np.random.default_rng(0).bytes(3_000))
+    elif kind == "cut":
+        path.write_bytes(good[: len(good) // 2])
+    elif kind == "playlist":
+        path.write_text("#EXTM3U\n#EXTINF:1,\ngreys.mp4\n")
+    else:
+        write_video(path, [])
+    return path
+
+
+@pytest.mark.parametrize("kind", ["empty", "noise", "cut", "playlist", "no-frames"])
+def test_broken_files_are_named(folder: Path, kind: str) -> None:
+    path = broken(folder, kind)
+    with pytest.raises(ValueError, match=path.name):
+        FileVideo(root=str(folder), path=path.name).load()
+
+
+def test_damage_never_raises_anything_else(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    good = np.frombuffer((folder / "greys.mp4").read_bytes(), dtype=np.uint8)
+    read = 0
+    for _ in range(30):
+        bad = good.copy()
+        bad[rng.integers(0, len(bad), 20)] = rng.integers(0, 255, 20, dtype=np.uint8)
+        (folder / "bad.mp4").write_bytes(bad.tobytes())
+        with contextlib.suppress(ValueError):
+            assert len(FileVideo(root=str(folder), path="bad.mp4").load().frames) == 8
+            read += 1
+    assert read < 30
+
+
+def test_other_files_are_refused_with_the_way_out(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"sound\.wav.*holds no video.*FileSound"):
+        FileVideo(root=str(folder), path="sound.wav").load()
+    for path in ("../greys.mp4", "none.mp4", str(folder / "greys.mp4")):
+        with pytest.raises(ValueError, match="mp4"):
+            FileVideo(root=str(folder), path=path).load()
