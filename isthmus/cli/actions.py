@@ -1,5 +1,6 @@
 """One function a command: find what is named, call the library once, print what came."""
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -35,11 +36,15 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         if command.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("Several processes train into one folder, so name it: --out FOLDER.")
         folder = command.out or new_run_folder(stage.name)
-    run = run_training(stage, folder, resume=command.resume is not None, start=command.start)
+    board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
+    resume = command.resume is not None
+    run = run_training(stage, folder, resume=resume, start=command.start, tensorboard=board)
     if os.environ.get("RANK", "0") == "0":
         validation = run.result.get("validation_loss")
         said = "" if validation is None else f", validation loss {validation:.4f}"
         print(f"Finished {run.name}: {run.result['steps']} steps{said}. Run folder: {folder}")
+        if board:
+            print(f"Curves: tensorboard --logdir {folder}")
         if stage.model.llm is None:
             print(f"Search with it: isthmus evaluate {folder}")
         else:
@@ -66,7 +71,9 @@ def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
 
 def ask(command: commands.Ask, rest: Sequence[str]) -> None:
     """Print the answer to one question about one image."""
+    from isthmus.data.boxes import draw_boxes, parse_boxes
     from isthmus.data.images import FileImage
+    from isthmus.data.response_formats import formatted
     from isthmus.data.sample import IMAGE_MARK, Sample, Turn
     from isthmus.llms import Generation
     from isthmus.runs import Run
@@ -76,11 +83,24 @@ def ask(command: commands.Ask, rest: Sequence[str]) -> None:
     if not command.image.is_file():
         raise ValueError(f"No image file {str(command.image)!r}.")
     image = FileImage(root=str(command.image.parent), path=command.image.name)
-    image.load()
-    turn = Turn(role="user", text=f"{IMAGE_MARK}\n{command.question}")
+    picture = image.load()
+    words = command.question if command.answer == "free" else formatted(command.question, command.answer)
+    turn = Turn(role="user", text=f"{IMAGE_MARK}\n{words}")
     model = Run(command.run).load_model()
     options = Generation(max_new_tokens=command.max_new_tokens, num_beams=command.num_beams)
-    print(model.answer([Sample(id="asked", turns=(turn,), images=(image,))], options)[0])
+    answer = model.answer([Sample(id="asked", turns=(turn,), images=(image,))], options)[0]
+    print(answer)
+    if command.draw is not None:
+        boxes = parse_boxes(f"{command.question} {answer}")
+        draw_boxes(picture, boxes).save(command.draw)
+        print(f"{len(boxes)} {'box' if len(boxes) == 1 else 'boxes'} drawn: {command.draw}")
+
+
+def chat(command: commands.Chat, rest: Sequence[str]) -> None:
+    """Talk with a trained run until the end of input."""
+    from isthmus.cli.chatting import talk
+
+    talk(command)
 
 
 def compare(command: commands.Compare, rest: Sequence[str]) -> None:
@@ -170,6 +190,7 @@ ACTIONS: dict[type, Callable[[Any, Sequence[str]], None]] = {
     commands.Compare: compare,
     commands.Evaluate: evaluate,
     commands.Ask: ask,
+    commands.Chat: chat,
     commands.Cost: cost,
     commands.Check: check,
     commands.Import: import_run,

@@ -8,6 +8,7 @@ import tyro
 from tyro.conf import Positional
 
 Control = Literal["none", "mean-image", "shuffled", "text-only"]
+AnswerForm = Literal["free", "short", "letter", "caption", "region", "box", "answerable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class Train:
     """In place of a recipe: a run folder to go on with, to the same weights and log as an unbroken run."""
     start: Path | None = None
     """The run folder this stage starts from, in place of the newest finished run of the recipe it names."""
+    tensorboard: bool = True
+    """Write the curves as events into the run folder, for `tensorboard --logdir`, where tensorboard is installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +69,30 @@ class Ask:
     """Longest answer, in tokens."""
     num_beams: int = 1
     """Beams of the search; 1 is greedy."""
+    answer: AnswerForm = "free"
+    """Ask for a form of answer, in LLaVA-1.5's words: short is a single word or phrase."""
+    draw: Path | None = None
+    """Save the picture here with the boxes of question and answer drawn on it, <box>(x1,y1),(x2,y2)</box>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """Talk with a trained run in the terminal: pictures, videos and sounds by path, answers word by word, history."""
+
+    run: Positional[Path]
+    """A run folder."""
+    image: tuple[Path, ...] = ()
+    """Pictures for the first question; /image PATH attaches more at any time."""
+    max_new_tokens: int = 256
+    """Longest answer, in tokens."""
+    temperature: float = 0.0
+    """0 is greedy; above it answers are drawn."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that together have this probability."""
+    seed: int = 0
+    """Of the draws."""
+    answer: AnswerForm = "free"
+    """Ask every question for a form of answer, in LLaVA-1.5's words: short is a single word or phrase."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +174,7 @@ COMMANDS: dict[str, type] = {
     "compare": Compare,
     "evaluate": Evaluate,
     "ask": Ask,
+    "chat": Chat,
     "cost": Cost,
     "check": Check,
     "import": Import,
@@ -160,6 +188,7 @@ Command = (
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Ask, tyro.conf.subcommand("ask")]
+    | Annotated[Chat, tyro.conf.subcommand("chat")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Import, tyro.conf.subcommand("import")]

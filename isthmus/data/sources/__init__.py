@@ -1,25 +1,32 @@
 """Where samples come from. A new source is one file with a config class, and its line in `SOURCES`."""
 
+from isthmus.data.frames import SAMPLINGS
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
 from isthmus.data.sources.caption_file import CaptionFile
+from isthmus.data.sources.formatted import Formatted
+from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
 from isthmus.data.sources.nlvr import NlvrBoxes
 from isthmus.data.sources.text_file import TextFile
 from isthmus.data.sources.textbook import Textbook
 from isthmus.data.sources.world import WorldStyle
+from isthmus.data.sources.world_boxes import WorldBoxes
 from isthmus.data.sources.world_chat import WorldCaptions, WorldChat
 
 SOURCES: tuple[type[SourceConfig], ...] = (
     WorldChat,
     WorldCaptions,
+    WorldBoxes,
     Textbook,
     NlvrBoxes,
     CaptionFile,
     LlavaFile,
+    Interleaved,
     TextFile,
+    Formatted,
 )
 
-TYPES: dict[str, type] = {made.__name__: made for made in (*SOURCES, Source, WorldStyle)}
+TYPES: dict[str, type] = {made.__name__: made for made in (*SOURCES, Source, WorldStyle, *SAMPLINGS.values())}
 """Every config class of this room that may be read from JSON."""
 
 __all__ = [
@@ -27,12 +34,15 @@ __all__ = [
     "TYPES",
     "CaptionFile",
     "Dataset",
+    "Formatted",
+    "Interleaved",
     "LlavaFile",
     "NlvrBoxes",
     "Source",
     "SourceConfig",
     "TextFile",
     "Textbook",
+    "WorldBoxes",
     "WorldCaptions",
     "WorldChat",
     "WorldStyle",

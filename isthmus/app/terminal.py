@@ -1,0 +1,138 @@
+"""The chat in a terminal: words are asked, lines that begin with a slash are commands."""
+
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from isthmus.app.conversation import Conversation
+from isthmus.config import did_you_mean
+from isthmus.data.images import FileImage
+from isthmus.data.response_formats import ResponseFormat, formatted
+from isthmus.data.sound import FileSound
+from isthmus.data.video import FileVideo
+from isthmus.features import BranchName
+
+HELP = """/image PATH   attach a picture to the next question; several are allowed
+/video PATH   attach a video
+/audio PATH   attach a sound
+/history      the conversation so far
+/clear        forget it, pictures included
+/help         this list
+/quit         leave (so does the end of input)
+Anything else is asked. Ctrl-C ends an answer early."""
+PROMPT = "> "
+FILES: dict[BranchName, type[FileImage] | type[FileVideo] | type[FileSound]] = {
+    "image": FileImage,
+    "video": FileVideo,
+    "audio": FileSound,
+}
+
+Read = Callable[[str], str]
+Write = Callable[[str], None]
+"""Writes a piece of text; line ends are in it."""
+
+
+class Terminal:
+    """Reads lines and writes answers until the end of input or /quit."""
+
+    def __init__(
+        self, conversation: Conversation, read: Read, write: Write, *, form: ResponseFormat | Literal["free"] = "free"
+    ) -> None:
+        self.conversation, self.read, self.write, self.form = conversation, read, write, form
+        self.commands: dict[str, Callable[[str], None]] = {
+            "/image": partial(self.attach, "image"),
+            "/video": partial(self.attach, "video"),
+            "/audio": partial(self.attach, "audio"),
+            "/history": self.history,
+            "/clear": self.clear,
+            "/help": lambda _: self.write(f"{HELP}\n"),
+        }
+
+    def run(self) -> None:
+        """Until the end of input or /quit; a mistake is said and the conversation goes on."""
+        while True:
+            try:
+                line = self.read(PROMPT).strip()
+            except EOFError:
+                return
+            if line in ("/quit", "/exit"):
+                return
+            if not line:
+                continue
+            try:
+                self.take(line)
+            except KeyboardInterrupt:
+                self.write("\n(ended early)\n")
+            except (ValueError, OSError) as error:
+                self.write(f"{error}\n")
+
+    def take(self, line: str) -> None:
+        """One line: a command, or a question.
+
+        Raises:
+            ValueError: an unknown command, a picture that cannot be read, or a conversation that is too long.
+        """
+        if not line.startswith("/"):
+            self.answer(line)
+            return
+        name, _, rest = line.partition(" ")
+        if name not in self.commands:
+            known = (*self.commands, "/quit")
+            raise ValueError(f"Unknown command {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
+        self.commands[name](rest.strip())
+
+    def answer(self, words: str) -> None:
+        """Ask, and write the answer as it comes."""
+        pieces = self.conversation.ask(words if self.form == "free" else formatted(words, self.form))
+        try:
+            for piece in pieces:
+                self.write(piece)
+        finally:
+            pieces.close()
+        self.write("\n")
+
+    def attach(self, kind: BranchName, path: str) -> None:
+        """Attach a file by its path, quoted where it holds spaces."""
+        attach_file(self.conversation, kind, Path(unquoted(path)))
+        waiting = len(self.conversation.attached)
+        self.write(f"({waiting} {'file goes' if waiting == 1 else 'files go'} with the next question)\n")
+
+    def history(self, _: str) -> None:
+        """Write the turns so far."""
+        for turn in self.conversation.turns:
+            self.write(f"{'you' if turn.role == 'user' else 'model'}: {' '.join(turn.text.split())}\n")
+        self.write(f"(attached: {len(self.conversation.inputs)}, tokens: {self.conversation.num_visual_tokens})\n")
+
+    def clear(self, _: str) -> None:
+        """Forget everything."""
+        self.conversation.clear()
+        self.write("(forgotten)\n")
+
+
+def attach_file(conversation: Conversation, kind: BranchName, path: Path) -> None:
+    """Put a file before the next question.
+
+    Raises:
+        ValueError: no such file, or none that can be read as what it should be.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise ValueError(f"No file {str(path)!r}. Attach one with /image PATH, /video PATH or /audio PATH.")
+    conversation.attach(kind, FILES[kind](root=str(path.parent), path=path.name))
+
+
+def unquoted(path: str) -> str:
+    """A path as typed, without quotes around it or backslashes before its spaces.
+
+    Raises:
+        ValueError: no path.
+    """
+    try:
+        parts = shlex.split(path)
+    except ValueError:
+        parts = [path]
+    if not parts:
+        raise ValueError("Name the file, as in /image PATH.")
+    return parts[0] if len(parts) == 1 else path

@@ -1,0 +1,44 @@
+"""The chat command: a run's model and a terminal around it."""
+
+import contextlib
+import sys
+
+import torch
+
+from isthmus.app.conversation import Conversation
+from isthmus.app.terminal import HELP, Terminal, attach_file
+from isthmus.cli.commands import Chat
+from isthmus.llms import Generation
+from isthmus.runs import Run
+
+
+def talk(command: Chat) -> None:
+    """Talk with a run until /quit or the end of input.
+
+    Raises:
+        ValueError: no run, a stage without a language model, or a picture that cannot be read.
+    """
+    run = Run(command.run)
+    if run.model_config.llm is None:
+        raise ValueError(f"{command.run} was trained without a language model (llm=None), so it says nothing.")
+    options = Generation(
+        max_new_tokens=command.max_new_tokens,
+        do_sample=command.temperature > 0.0,
+        temperature=command.temperature if command.temperature > 0.0 else 1.0,
+        top_p=command.top_p,
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    conversation = Conversation(run.load_model(device), options, seed=command.seed)
+    for path in command.image:
+        attach_file(conversation, "image", path)
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (line editing at the prompt)
+    terminal = Terminal(conversation, input, _write, form=command.answer)
+    if sys.stdin.isatty():
+        _write(f"{run.name} ({command.run})\n{HELP}\n")
+    terminal.run()
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,222 @@
+"""A conversation keeps what it saw and read, and says the same as a model that keeps nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_models import byte_tokenizer, save_model
+from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
+
+from isthmus.app.conversation import Conversation
+from isthmus.app.terminal import Terminal
+from isthmus.connectors import GatedCrossAttentionConfig, MlpConfig, PerceiverConfig, QFormerConfig
+from isthmus.connectors.arrange import DeepStack
+from isthmus.data.images import FileImage
+from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
+from isthmus.encoders import VisionEncoder
+from isthmus.encoders.tiles.anyres import AnyresTiles
+from isthmus.llms import CausalLM, EncoderDecoderLM, Generation
+from isthmus.llms.causal import CausalLanguageModel
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.weights import quiet_transformers
+
+SHORT = Generation(max_new_tokens=3)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("chat")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with quiet_transformers():
+        CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(root / "tower")
+    CLIPImageProcessor().save_pretrained(root / "tower")
+    for name, colour in (("red.png", "red"), ("blue.png", "blue")):
+        Image.new("RGB", (40, 30), colour).save(root / name)
+    return root
+
+
+def tower(root: Path) -> VisionEncoder:
+    return VisionEncoder(name=str(root / "tower"), image_size=32)
+
+
+def config(root: Path, family: str = "llama") -> Model:
+    kind = EncoderDecoderLM if family == "t5" else CausalLM
+    return Model(encoder=tower(root), connector=MlpConfig(), llm=kind(name=save_model(family, root), max_tokens=128))
+
+
+def build(chosen: Model) -> VisionLanguageModel:
+    torch.manual_seed(3)
+    return VisionLanguageModel(chosen).eval()
+
+
+def picture(root: Path, name: str) -> FileImage:
+    return FileImage(root=str(root), path=name)
+
+
+class Counted:
+    """Counts the views that the encoder sees, and the positions that the language model reads."""
+
+    def __init__(self, model: VisionLanguageModel) -> None:
+        self.views = self.positions = 0
+        assert model.encoder is not None
+        model.encoder.register_forward_hook(self._see)
+        model.llm.model.register_forward_pre_hook(self._read, with_kwargs=True)
+
+    def _see(self, module: Any, args: Any, output: Any) -> None:
+        self.views += len(args[0])
+
+    def _read(self, module: Any, args: Any, kwargs: Any) -> None:
+        self.positions += kwargs["inputs_embeds"].shape[1]
+
+
+def talk(root: Path, model: VisionLanguageModel, *, keep: bool) -> list[str]:
+    chat = Conversation(model, SHORT, keep=keep)
+    chat.attach("image", picture(root, "red.png"))
+    said = [chat.say("a?"), chat.say("b?")]
+    chat.attach("image", picture(root, "blue.png"))
+    return [*said, chat.say("c?")]
+
+
+GATED = GatedCrossAttentionConfig(
+    resampler=PerceiverConfig(num_latents=3, layers=1, heads=2, head_width=8, project=False), heads=2, head_width=8
+)
+QUESTION_READER = QFormerConfig(num_queries=4, width=16, layers=2, heads=2, ffn_width=24)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"prompt": Vicuna(system="")}),
+        ("llama", {"placement": "before-bos", "connector": QUESTION_READER}),
+        ("llama", {"arrange": DeepStack(groups=2, start_layer=0), "encoder": "tiles"}),
+        ("gpt2", {"connector": GATED}),
+        ("opt", {}),
+        ("gpt2", {"prompt": Plain()}),
+        ("gemma2", {}),
+        ("t5", {}),
+    ],
+    ids=lambda one: one if isinstance(one, str) else " ".join(one),
+)
+def test_answers_equal_those_of_a_model_that_keeps_nothing(family: str, changes: dict[str, Any], root: Path) -> None:
+    chosen = config(root, family)
+    if "encoder" in changes:
+        tiles = AnyresTiles(grids=((1, 2), (2, 1)), pad=False)
+        changes = {**changes, "encoder": replace(tower(root), tiles=tiles)}
+    model = build(replace(chosen, **changes))
+    for name, weight in model.connector.named_parameters():
+        if name.endswith("gate"):  # closed at first
+            torch.nn.init.constant_(weight, 1.5)
+    kept = talk(root, model, keep=True)
+    assert kept == talk(root, model, keep=False)
+    chat = Conversation(model, SHORT)
+    chat.attach("image", picture(root, "red.png"))
+    said = chat.say("a?")
+    sample = chat.sample()
+    assert said == kept[0] == model.answer([replace(sample, turns=sample.turns[:1])], SHORT)[0]
+
+
+def test_a_second_question_reads_its_own_words_alone(root: Path) -> None:
+    model = build(config(root))
+    counted = Counted(model)
+    chat = Conversation(model, SHORT)
+    chat.attach("image", picture(root, "red.png"))
+    said = chat.say("a?")
+    assert counted.views == 1
+    first = counted.positions
+    assert first > 16
+    chat.say("b?")
+    assert counted.views == 1
+    read = len(f" {said}$Question: b? Answer:".encode())
+    assert counted.positions - first <= read + SHORT.max_new_tokens
+    assert chat.num_visual_tokens == 16
+
+
+def test_streams_in_pieces_and_keeps_what_was_said(root: Path) -> None:
+    chat = Conversation(build(config(root)), Generation(max_new_tokens=8))
+    pieces = list(chat.ask("why?"))
+    assert [turn.text for turn in chat.turns] == ["why?", "".join(pieces)]
+    chat.clear()
+    assert chat.turns == []
+    assert "".join(chat.ask("why?")) == "".join(pieces)
+
+
+def test_what_is_too_long_leaves_the_conversation_as_it_was(root: Path) -> None:
+    chat = Conversation(build(config(root)), SHORT)
+    chat.attach("image", picture(root, "red.png"))
+    with pytest.raises(ValueError, match="max_tokens=128"):
+        chat.say("x" * 200)
+    assert chat.turns == []
+    assert len(chat.attached) == 1
+    with pytest.raises(ValueError, match="Leave <image> out"):
+        chat.say("<image> what?")
+    with pytest.raises(ValueError, match="one beam"):
+        Conversation(chat.model, Generation(num_beams=2))
+
+
+def test_sampling_repeats_by_its_seed(root: Path) -> None:
+    model = build(config(root))
+    options = Generation(max_new_tokens=6, do_sample=True, temperature=2.0, top_p=0.9, repetition_penalty=1.2)
+    drawn = [Conversation(model, options, seed=seed).say("a?") for seed in (1, 1, 2, 3)]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+def test_penalties_equal_those_of_generate(root: Path) -> None:
+    model = build(config(root))
+    options = Generation(max_new_tokens=6, repetition_penalty=1.5)
+    chat = Conversation(model, options)
+    said = chat.say("aaa?")
+    assert said == model.answer([replace(chat.sample(), turns=tuple(chat.turns[:1]))], options)[0]
+
+
+def test_a_chat_template_of_the_tokenizer(root: Path) -> None:
+    template = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    template += "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+    model = build(replace(config(root), prompt=ChatTemplate()))
+    model.llm.tokenizer = byte_tokenizer(template=template)
+    assert isinstance(model.llm, CausalLanguageModel)
+    assert talk(root, model, keep=True) == talk(root, model, keep=False)
+
+
+def run(model: VisionLanguageModel, *lines: str) -> str:
+    """What a terminal writes for these lines."""
+    waiting = list(lines)
+    written: list[str] = []
+
+    def read(prompt: str) -> str:
+        if not waiting:
+            raise EOFError
+        return waiting.pop(0)
+
+    Terminal(Conversation(model, SHORT), read, written.append).run()
+    return "".join(written)
+
+
+def test_the_terminal(root: Path) -> None:
+    model = build(config(root))
+    written = run(
+        model, "", "/help", f"/image {root / 'red.png'}", "what?", "/history", "/clear", "/history", "/quit", "never"
+    )
+    assert "(1 file goes with the next question)" in written
+    assert "you: <image> what?" in written
+    assert "(attached: 1, tokens: 16)" in written
+    assert "(forgotten)" in written
+    assert "(attached: 0, tokens: 0)" in written
+    assert "never" not in written
+
+
+def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "not a picture.png").write_text("words")
+    written = run(
+        build(config(root)), "/imag x", "/image", "/image nowhere.png", f"/image '{tmp_path}/not a picture.png'"
+    )
+    lines = written.splitlines()
+    assert lines[0].startswith("Unknown command '/imag'. Did you mean '/image'?")
+    assert lines[1] == "Name the file, as in /image PATH."
+    assert lines[2].startswith("No file 'nowhere.png'.")
+    assert "not a readable" in lines[3]
