@@ -83,6 +83,8 @@ def can_start(run: "Run", model: Model) -> bool:
     except ValueError:  # its config, or a model that it names, cannot be read any more
         return False
     changed = replace(theirs, encoder=theirs.encoder.seeing_as(model.encoder))
+    if model.connector.shares_weights(theirs.connector):
+        changed = replace(changed, connector=model.connector)
     if theirs.llm is None and model.llm is not None and model.connector.continues(theirs.connector):
         changed = replace(changed, llm=model.llm, arrange=model.arrange, connector=model.connector)
     if theirs.llm is not None and not theirs.arrange.parameters(theirs.target()):

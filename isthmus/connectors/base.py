@@ -45,6 +45,9 @@ class Connector(nn.Module):
         """[views, patches, width] -> [views, tokens, embedding width]."""
         raise AssertionError(f"{type(self).__name__} does not define forward")
 
+    def follow(self, config: "ConnectorConfig") -> None:
+        """Take other choices with the same weights (`ConnectorConfig.at_step`); most connectors have none to take."""
+
     def reading(self, features: Features | None, captions: Captions | None) -> Any:
         """Images and captions as objectives of alignment share them: a `Reading`. Raises ValueError where it cannot."""
         raise ValueError(f"{type(self).__name__} reads no text, so it has nothing to compare images with.")
@@ -101,6 +104,14 @@ class ConnectorConfig:
     def continues(self, earlier: "ConnectorConfig") -> bool:
         """Whether it can go on with the weights of one that was trained alone; its way to the LLM starts fresh."""
         return self == earlier
+
+    def shares_weights(self, other: "ConnectorConfig") -> bool:
+        """Whether one set of weights serves both: they differ, if at all, in choices that no weight depends on."""
+        return self == other
+
+    def at_step(self, seed: int, step: int) -> "ConnectorConfig":
+        """The choices of one training step, which share its weights: its own, but for those that it draws anew."""
+        return self
 
     def build_alone(self, source: FeatureShape) -> Connector:
         """The module for training without a language model. Raises ValueError where that makes no sense."""

@@ -7,7 +7,7 @@ Differs: grids need not be square, and frames of a clip share their positions.
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from einops import rearrange
@@ -43,6 +43,8 @@ class MatryoshkaConfig(ConnectorConfig):
     """Rows and columns of queries; the table of positions is as large."""
     head_width: int = 64
     """Channels of a head; an encoder narrower than that gets one head."""
+    varies: bool = True
+    """Train with a number of tokens drawn for every step; False keeps `tokens`, as the paper's first stage does."""
 
     def __post_init__(self) -> None:
         check_counts(self, ("side", "head_width"))
@@ -68,6 +70,14 @@ class MatryoshkaConfig(ConnectorConfig):
     def draw_from(self, generator: random.Random) -> int:
         """One draw as the released code makes it: an even number from 2 to all queries, each as likely."""
         return generator.choice(range(2, self.num_queries + 1, 2) or (1,))
+
+    def at_step(self, seed: int, step: int) -> ConnectorConfig:
+        """As many tokens as are drawn for this step, where they vary."""
+        return replace(self, tokens=self.draw(seed, step)) if self.varies else self
+
+    def shares_weights(self, other: ConnectorConfig) -> bool:
+        """The number of tokens, and whether it varies, are free."""
+        return isinstance(other, MatryoshkaConfig) and self == replace(other, tokens=self.tokens, varies=self.varies)
 
     def num_tokens(self, grid: Grid) -> int:
         """`tokens`, whatever the grid."""
@@ -123,6 +133,12 @@ class Matryoshka(Connector):
         """Give so many tokens from now on. Raises ValueError when there are fewer queries."""
         self.config.check_tokens(tokens)
         self.tokens = tokens
+
+    def follow(self, config: ConnectorConfig) -> None:
+        """Give as many tokens as this config does. Raises ValueError when its weights would be others."""
+        if not isinstance(config, MatryoshkaConfig) or not config.shares_weights(self.config):
+            raise ValueError(f"{config} needs other weights than those built for {self.config}.")
+        self.use(config.tokens)
 
     def forward(self, features: Features) -> VisualTokens:
         """The first `tokens` queries, projected."""

@@ -15,7 +15,8 @@ from isthmus.encoders.base import Encoder, EncoderConfig
 from isthmus.encoders.cache import FeatureCache, default_folder
 from isthmus.encoders.cached import CachedEncoder, ImageSource
 from isthmus.features import BranchName
-from isthmus.model import VisionLanguageModel
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.train.drawn import at_step
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.randomness import seed_of
 from isthmus.train.remember import remembered
@@ -125,15 +126,16 @@ class Feed:
         first = step * self.stage.batch_size
         positions = range(first + self.rank, first + self.stage.batch_size, self.num_ranks)
         samples = [self.mixture[position] for position in positions]
-        view = self._view(step)
-        return [self._batch(some, self.looks, view) for some in _chunks(samples, self.micro)]
+        view, model = self._view(step), at_step(self.stage.model, self.stage.seed, step)
+        return [self._batch(some, self.looks, view, model) for some in _chunks(samples, self.micro)]
 
     def validation(self) -> Iterator[Batch]:
         """This process's share of the held-out samples, each once, plain views."""
         assert self.held_out is not None
         positions = range(self.rank, len(self.held_out), self.num_ranks)
         for chunk in _chunks(positions, max(self.micro, 8)):
-            yield self._batch([self.held_out[position] for position in chunk], self.plain_looks, 0)
+            samples = [self.held_out[position] for position in chunk]
+            yield self._batch(samples, self.plain_looks, 0, self.stage.model)
 
     def warm(self, display: ProgressDisplay, first_step: int = 0) -> int:
         """Encode every input the coming steps read that is not in the cache yet; returns how many were encoded."""
@@ -172,9 +174,9 @@ class Feed:
         drawn = seed_of(self.stage.seed, "view", step)
         return drawn % views if views else 1 + drawn % (2**31)
 
-    def _batch(self, samples: Sequence[Sample], looks: Looks, view: int) -> Batch:
+    def _batch(self, samples: Sequence[Sample], looks: Looks, view: int, model: Model) -> Batch:
         seen = look(samples, looks.encoders, view=view, tile_several=looks.tile_several)
-        return self.stage.model.batch(
+        return model.batch(
             samples,
             tokenizer=self.model.tokenizer,
             plans=seen.plans,

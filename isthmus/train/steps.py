@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from isthmus.data.collate import Batch
+from isthmus.train.drawn import drawn
+from isthmus.train.objectives.base import BrokeDown
 from isthmus.train.objectives.shared import Part
 from isthmus.train.objectives.whole import compares, parts_of
 from isthmus.train.optimizer import set_rates
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.randomness import seed_torch
 from isthmus.train.setup import Setup
+from isthmus.train.watch import is_due, look
 
 
 class Steps:
@@ -30,6 +33,8 @@ class Steps:
         self.counts: dict[str, int] = dict(window["counts"]) if window else {}
         self.pending: dict[str, list[Tensor]] = {}
         self.grad_norm: Tensor | None = None
+        self.signs: dict[str, float] = {}
+        self.batch: Batch | None = None
         self.first = first
         self.skip_time()
 
@@ -45,12 +50,17 @@ class Steps:
         def seed(number: int) -> None:
             seed_torch(stage.seed, "step", step, number, setup.accelerator.process_index)
 
-        parts = self._parts(batches, seed)
-        for number, batch in enumerate(batches):
-            seed(number)
-            syncs = number == len(batches) - 1
-            with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
-                self._backward(batch, counts, parts[number])
+        with drawn(setup.model, stage.seed, step):
+            parts = self._parts(batches, seed)
+            for number, batch in enumerate(batches):
+                seed(number)
+                syncs = number == len(batches) - 1
+                with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
+                    self._backward(batch, counts, parts[number])
+        self.batch = batches[0]
+        if is_due(step + 1, setup.num_steps, stage.log_every):
+            with autocast(setup):
+                self.signs = look(setup, self.batch)
         if stage.optimizer.clip_norm is not None:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, stage.optimizer.clip_norm)
         setup.optimizer.step()
@@ -69,8 +79,17 @@ class Steps:
         values["grad_norm"] = None if self.grad_norm is None else float(self.grad_norm)
         values["items"] = sum(self.counts.values())
         values["samples"] = step * self.stage.batch_size
-        self.sums, self.counts = {}, {}
+        values |= self.signs
+        self.sums, self.counts, self.signs = {}, {}, {}
         return values
+
+    @torch.no_grad()
+    def feature_max(self) -> float:
+        """The largest feature of the last batch that was taken; 0 without images."""
+        batch = self.batch
+        if batch is None or (batch.features is None and batch.pixels is None):
+            return 0.0
+        return float(self.setup.model.features(batch.to(self.setup.accelerator.device)).tokens.abs().max())
 
     def window_state(self) -> dict[str, Any]:
         """The sums of the window so far, for a save.
@@ -187,7 +206,4 @@ def check_finite(values: dict[str, float]) -> None:
     """Raises ValueError naming what is not a finite number."""
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        raise ValueError(
-            f"Training broke down: {', '.join(broken)} is not a finite number. What was saved before is intact. "
-            f"Lower the learning rate, warm up longer, or clip the gradients."
-        )
+        raise BrokeDown(", ".join(broken))
