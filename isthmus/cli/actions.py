@@ -108,7 +108,12 @@ def compare(command: commands.Compare, rest: Sequence[str]) -> None:
     from isthmus.compare.run import REPORT_FILE, run_study
     from isthmus.runs import runs_root
 
-    study = _resolved(STUDIES, "study", command.study, rest, f"compare {command.study}")
+    study = find(command.study, STUDIES, "study")()
+    if command.connectors:
+        from isthmus.recipes.shelf import with_connectors
+
+        study = with_connectors(study, [name for part in command.connectors for name in part.split(",") if name])
+    study = with_fields(study, rest, command=f"compare {command.study}")
     folder = command.out or runs_root() / "studies" / study.name
     print(f"Study {study.name}: its trainings are kept in {folder}, and none is repeated.")
     run_study(study, folder, workers=command.workers)

@@ -37,6 +37,8 @@ class Compare:
     """The study's folder, where finished trainings are not repeated; by default runs/studies/STUDY."""
     workers: int | None = None
     """Single-threaded trainings side by side; by default as many as there are cores."""
+    connectors: tuple[str, ...] = ()
+    """Names of connectors to compare in place of the study's arms, as mlp,perceiver or one by one; see isthmus list."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,7 @@ from torch import nn
 from isthmus.connectors.base import Connector, ConnectorConfig, Instruction, QuestionTurn
 from isthmus.connectors.fit import check_counts
 from isthmus.connectors.qformer import QFormer, QFormerConfig
+from isthmus.connectors.qformer_start import load_tokenizer
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -48,8 +49,8 @@ class InstructQFormerConfig(ConnectorConfig):
         return Instruction(turn=self.reads, max_tokens=self.max_text_tokens)
 
     def tokenizer(self) -> Any:
-        """The tokenizer of the Q-Former's text side. Raises ValueError when no model names one."""
-        return _tokenizer(self.qformer)
+        """The tokenizer of `qformer.text_model`, any that can pad. Raises ValueError when no model names one."""
+        return _tokenizer(self.qformer.text_model or self.qformer.start_from, self.qformer.vocabulary)
 
     def num_tokens(self, grid: Grid) -> int:
         """The number of queries, whatever the grid and the question."""
@@ -75,9 +76,9 @@ class InstructQFormerConfig(ConnectorConfig):
 
 
 @functools.lru_cache(maxsize=8)
-def _tokenizer(qformer: QFormerConfig) -> Any:
+def _tokenizer(name: str | None, vocabulary: int) -> Any:
     """Read once: every batch asks for it."""
-    return qformer.tokenizer()
+    return load_tokenizer(name, vocabulary)
 
 
 class InstructQFormer(Connector):

@@ -60,21 +60,42 @@ def load_reader_tokenizer(name: str | None, vocabulary: int) -> Any:
     Raises:
         ValueError: no name, a tokenizer without [CLS] or [SEP], or one of more than `vocabulary` tokens.
     """
-    if name is None:
-        raise ValueError(
-            "This Q-Former names no tokenizer to read text with: set start_from or text_model to a BERT-shaped model."
-        )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+    tokenizer = _read_tokenizer(name)
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError(f"The tokenizer of {name!r} has no [CLS], [SEP] and [PAD]: name a BERT-shaped model.")
     if BEGIN not in tokenizer.get_vocab():
         tokenizer.add_tokens([BEGIN], special_tokens=True)
+    _check_vocabulary(tokenizer, name, vocabulary, f" with {BEGIN}")
+    return tokenizer
+
+
+def load_tokenizer(name: str | None, vocabulary: int) -> Any:
+    """The tokenizer of the model `name`, of any family, for a Q-Former that reads questions and writes nothing.
+
+    Raises:
+        ValueError: no name, a tokenizer that cannot pad, or one of more than `vocabulary` tokens.
+    """
+    tokenizer = _read_tokenizer(name)
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"The tokenizer of {name!r} has no token to pad with: name a BERT-shaped model.")
+    _check_vocabulary(tokenizer, name, vocabulary, "")
+    return tokenizer
+
+
+def _read_tokenizer(name: str | None) -> Any:
+    if name is None:
+        raise ValueError(
+            "This Q-Former names no tokenizer to read text with: set start_from or text_model to a BERT-shaped model."
+        )
+    return transformers.AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+
+
+def _check_vocabulary(tokenizer: Any, name: str | None, vocabulary: int, more: str) -> None:
     if len(tokenizer) > vocabulary:
         raise ValueError(
-            f"The tokenizer of {name!r} has {len(tokenizer)} tokens with {BEGIN}, but the Q-Former was given "
+            f"The tokenizer of {name!r} has {len(tokenizer)} tokens{more}, but the Q-Former was given "
             f"vocabulary={vocabulary}. Set vocabulary={len(tokenizer)}."
         )
-    return tokenizer
 
 
 def start_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 from isthmus.compare.study import Arm, Study
+from isthmus.connectors import CONNECTORS
 from isthmus.connectors.average_pool import AveragePoolConfig
 from isthmus.connectors.mlp import MlpConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.recipes.quickstart import stage
+from isthmus.recipes.shelf import arms
 
 ARMS = (
     Arm(name="mlp", replace=(("model.connector", MlpConfig(depth=2)),)),
@@ -71,4 +73,33 @@ def readme() -> Study:
         items_per_task=1_000,
         control_items=200,
         watch_items=100,
+    )
+
+
+def shelf() -> Study:
+    """Every connector there is, two seeds, in under two hours on two CPU cores.
+
+    The same steps, data order and frozen models for every arm; a learning rate for each, chosen from two. Connectors
+    that read several encoder layers, a question, or the language model's layers get them; before the identity, which
+    has nothing to learn, the language model learns.
+
+    Sources (here = chosen for this study):
+        base: the recipe `quickstart`
+        base.steps: here: what two hours on two cores allow 27 connectors
+        arms: the papers on each connector's page; sizes and what else an arm changes: here, in `recipes/shelf.py`
+        name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, control_items, watch_items, margin: here
+    """
+    return Study(
+        name="shelf",
+        base=replace(stage(), steps=140, save_every=140, validate_every=28),
+        arms=arms(CONNECTORS),
+        seeds=(1, 2),
+        tune_rates=(1e-3, 5e-3),
+        tune_seeds=(101,),
+        tune_fraction=0.15,
+        items_per_task=40,
+        control_items=30,
+        watch_items=40,
+        text_only="average-pool",
     )
