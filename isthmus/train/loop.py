@@ -9,14 +9,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
+from isthmus.measure.doctor import judge
 from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
 from isthmus.train import checkpoint
 from isthmus.train.journal import Journal
+from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.setup import Setup, open_folder, set_up
 from isthmus.train.stage import Stage
 from isthmus.train.steps import Steps, check_finite
 from isthmus.train.validate import Best, validate
+from isthmus.train.watch import facts_of
 
 
 def train(
@@ -70,6 +73,8 @@ class Training:
         self.journal: Journal | None = None
         if self.main:
             self.journal = Journal(folder, log_bytes=state.get("log_bytes", 0), step=self.step, tensorboard=tensorboard)
+        self.facts = facts_of(self.stage, setup.num_steps)
+        self.history = Run(folder).log() if self.main else []
 
     def run(self) -> None:
         """Train to the last step, then mark the run finished."""
@@ -85,6 +90,9 @@ class Training:
             spent = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - busy}
             if self.journal is not None:
                 self.journal.time(self.step, {"event": "finished", **spent})
+        except NotFiniteError as error:
+            self._log(self.step, {"broke_down": error.what, "feature_max": self.steps.feature_max()})
+            raise
         finally:
             if self.journal is not None:
                 self.journal.close()
@@ -101,7 +109,11 @@ class Training:
 
     def _log_window(self) -> None:
         values = self.steps.window_values(self.step)
-        self._log(self.step, values)
+        told: dict[str, int | float | str | None] = {**values, **self.steps.signs}
+        if self.steps.signs:
+            told["doctor"] = judge(self.facts, [*self.history, {"step": self.step, **told}]).word
+        self.steps.signs = {}
+        self._log(self.step, told)
         check_finite({name: value for name, value in values.items() if isinstance(value, float)})
         if self.journal is not None:
             self.journal.time(self.step, self.steps.rates())
@@ -149,3 +161,4 @@ class Training:
     def _log(self, step: int, values: dict[str, int | float | str | None]) -> None:
         if self.journal is not None:
             self.journal.log(step, values)
+            self.history.append({"step": step, **values})

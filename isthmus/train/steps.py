@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isthmus.data.collate import Batch
 from isthmus.train.drawn import drawn
-from isthmus.train.objectives.base import BrokeDown
+from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.objectives.shared import Part
 from isthmus.train.objectives.whole import compares, parts_of
 from isthmus.train.optimizer import set_rates
@@ -79,8 +79,7 @@ class Steps:
         values["grad_norm"] = None if self.grad_norm is None else float(self.grad_norm)
         values["items"] = sum(self.counts.values())
         values["samples"] = step * self.stage.batch_size
-        values |= self.signs
-        self.sums, self.counts, self.signs = {}, {}, {}
+        self.sums, self.counts = {}, {}
         return values
 
     @torch.no_grad()
@@ -206,4 +205,4 @@ def check_finite(values: dict[str, float]) -> None:
     """Raises ValueError naming what is not a finite number."""
     broken = [name for name, value in values.items() if not math.isfinite(value)]
     if broken:
-        raise BrokeDown(", ".join(broken))
+        raise NotFiniteError(", ".join(broken))

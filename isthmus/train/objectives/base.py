@@ -9,6 +9,17 @@ from isthmus.model import Model
 from isthmus.train.objectives.shared import Shared
 
 
+class NotFiniteError(ValueError):
+    """Something in training is not a finite number; `what` names it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"Training broke down: {what} is not a finite number. What was saved before is intact. "
+            f"Lower the learning rate, warm up longer, or clip the gradients; `isthmus doctor RUN` says more."
+        )
+        self.what = what
+
+
 @dataclass(frozen=True, kw_only=True)
 class Objective:
     """One thing to learn. A loss is a sum over items; the loop divides it by the items of the whole global batch.

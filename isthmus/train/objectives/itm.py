@@ -17,7 +17,7 @@ from isthmus.data.collate import Batch
 from isthmus.features import Captions, Text
 from isthmus.model import Model
 from isthmus.train.objectives.alignable import check_aligns
-from isthmus.train.objectives.base import Objective
+from isthmus.train.objectives.base import NotFiniteError, Objective
 from isthmus.train.objectives.itc import mean_kept
 from isthmus.train.objectives.shared import Shared
 
@@ -109,6 +109,8 @@ class ITM(Objective):
             assert part.kept is not None
             return Negatives(images=part.images, texts=part.texts, kept=part.kept)
         images, texts = self.chances(shared)
+        if not bool((images.isfinite() & texts.isfinite()).all()):
+            raise NotFiniteError("a similarity of image and text")
         return Negatives(
             images=torch.multinomial(images, 1)[:, 0],
             texts=torch.multinomial(texts, 1)[:, 0],
