@@ -63,7 +63,7 @@ class StudyPlan:
             if arm not in self._tuning and len(study.tune_rates) > 1
         )
         final = sum(self._work[arm] * len(study.seeds) for arm in self.stages if arm not in self._final)
-        return tuning + final
+        return float(tuning + final)
 
     def failures(self, board: Board) -> list[str]:
         """What went wrong, in sentences."""
