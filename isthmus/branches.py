@@ -94,7 +94,11 @@ class Sees(Protocol):
 
     encoder: Encoder | None
     source: FeatureShape
-    connector: nn.Module
+
+    @property
+    def connector(self) -> nn.Module:
+        """From `Features` to `VisualTokens`."""
+        ...
 
     def see(self, features: Features, plans: Sequence[Plan], text: Text | None = None) -> Placed:
         """Features of views -> tokens of inputs."""
@@ -224,10 +228,8 @@ def plan_inputs(
     return tuple(plans)
 
 
-def _views(refs: Sequence[ImageSource], encoder: GivesFeatures | Encoder, view: int) -> tuple[Views, Sequence[Plan]]:
-    if not isinstance(encoder, Encoder):
-        features, plans = encoder.features(refs, view) if isinstance(encoder, CachedEncoder) else encoder.features(refs)
-        return Views(features=features), plans
+def pixels_of(refs: Sequence[ImageSource], encoder: Encoder) -> tuple[Views, tuple[Plan, ...]]:
+    """Inputs loaded and made ready for an encoder, and each one's plan."""
     parts: list[Tensor] = []
     made: list[Plan] = []
     first = 0
@@ -237,16 +239,26 @@ def _views(refs: Sequence[ImageSource], encoder: GivesFeatures | Encoder, view: 
         made.append(Plan(size=ready.size, tiles=ready.tiles, views=rows, whole=ready.whole))
         parts.append(ready.pixels)
         first = rows.stop
-    return Views(pixels=torch.cat(parts)), made
+    return Views(pixels=torch.cat(parts)), tuple(made)
+
+
+def _views(refs: Sequence[ImageSource], encoder: GivesFeatures | Encoder, view: int) -> tuple[Views, Sequence[Plan]]:
+    if isinstance(encoder, Encoder):
+        return pixels_of(refs, encoder)
+    features, plans = encoder.features(refs, view) if isinstance(encoder, CachedEncoder) else encoder.features(refs)
+    return Views(features=features), plans
 
 
 def join_placed(plans: Sequence[Plan], parts: Mapping[BranchName, Placed]) -> Placed:
     """The tokens of several branches in the order of the plans. Layers that a branch adds nothing before get zeros."""
     if len(parts) == 1:
         return next(iter(parts.values()))
-    tokens = {name: placed.tokens.split(placed.lengths) for name, placed in parts.items()}
+    tokens = {name: torch.split(placed.tokens, list(placed.lengths)) for name, placed in parts.items()}
     deeper = {
-        name: {layer: added.split(placed.lengths) for layer, added in zip(placed.layers, placed.deeper, strict=True)}
+        name: {
+            layer: torch.split(added, list(placed.lengths))
+            for layer, added in zip(placed.layers, placed.deeper, strict=True)
+        }
         for name, placed in parts.items()
     }
     layers = tuple(sorted({layer for placed in parts.values() for layer in placed.layers}))
@@ -267,7 +279,8 @@ def join_placed(plans: Sequence[Plan], parts: Mapping[BranchName, Placed]) -> Pl
     )
     owned = [(placed, name) for name, placed in parts.items() if placed.memory is not None]
     assert len(owned) <= 1, "only the image branch may enter the layers"
-    memory, owner = (None, ())
+    memory: Tensor | None = None
+    owner: tuple[int, ...] = ()
     if owned:
         placed, name = owned[0]
         numbers = [number for number, (branch, _) in enumerate(order) if branch == name]

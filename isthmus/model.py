@@ -64,7 +64,7 @@ class Model:
     def place(self, plans: Sequence[Plan]) -> tuple[Plan, ...]:
         """The same plans with how their connector's tokens of a view lie, which arrangements ask."""
         own = Branch(encoder=self.encoder, connector=self.connector, arrange=self.arrange)
-        parts = {"image": own, **self.branches}
+        parts: dict[BranchName, Branch] = {"image": own, **self.branches}
         grids = {name: parts[name].token_grid() for name in {plan.branch for plan in plans}}
         return tuple(replace(plan, tokens=grids[plan.branch]) for plan in plans)
 
@@ -93,15 +93,13 @@ class Model:
 
     def fingerprint(self) -> str:
         """Equal when architecture and frozen weights are; prompt, placement and lengths are left out."""
-        return fingerprint(
-            {
-                "encoder": self.encoder.fingerprint(),
-                "connector": to_json(self.connector),
-                "arrange": to_json(self.arrange),
-                "llm": None if self.llm is None else self.llm.fingerprint(),
-                **{name: branch.fingerprint() for name, branch in self.branches.items()},
-            }
-        )
+        own = {
+            "encoder": self.encoder.fingerprint(),
+            "connector": to_json(self.connector),
+            "arrange": to_json(self.arrange),
+            "llm": None if self.llm is None else self.llm.fingerprint(),
+        }
+        return fingerprint({**own, **{str(name): branch.fingerprint() for name, branch in self.branches.items()}})
 
     def batch(
         self,
@@ -256,7 +254,7 @@ class VisionLanguageModel(nn.Module):
             seen = {plan.branch for plan in batch.plans}
             unseen = [] if "image" in seen else [self._blank()]
             unseen += [blank(parts, reads_text=False) for name, parts in self.branches.items() if name not in seen]
-            embedded = embedded + sum(unseen).to(embedded.dtype) if unseen else embedded
+            embedded = embedded + torch.stack(unseen).sum().to(embedded.dtype) if unseen else embedded
         self._open_door(batch, placed)
         labels = batch.labels if batch.decoder_labels is None else batch.decoder_labels
         said = self.llm(embedded, batch.mask, labels)

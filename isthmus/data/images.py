@@ -31,6 +31,8 @@ def content_key(content: bytes) -> str:
 def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The RGB image in these bytes: upright (EXIF orientation applied), transparency flattened onto white.
 
+    Of an animation the first frame; CMYK and 16 bits become RGB of 8 bits.
+
     Raises:
         ValueError: no readable image, cut short, or more than `max_pixels` by its header (nothing is decoded then).
     """
@@ -59,6 +61,8 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
     image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values, whose range is not known. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         image = Image.fromarray(np.clip(values // 256, 0, 255).astype(np.uint8))

@@ -97,7 +97,7 @@ class AudioEncoder(EncoderConfig):
         family, tower = audio_family(read_audio_config(source)), _skeleton(source)
         with FlopCounterMode(display=False) as counter:
             family.run(tower, _silence(source, self.window_s))
-        return counter.get_total_flops() * (1 if self.window_views else self.max_windows)
+        return int(counter.get_total_flops()) * (1 if self.window_views else self.max_windows)
 
     def plan(self, size: tuple[int, int], first_view: int = 0) -> Plan:
         """One view; windows that are views of their own follow from the sound."""

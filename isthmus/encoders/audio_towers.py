@@ -32,19 +32,22 @@ def _run_ast(tower: nn.Module, bins: Tensor) -> Tensor:
     config: Any = tower.config
     rows = (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1
     hidden = tower(bins[:, 0]).last_hidden_state[:, 2:]
-    return rearrange(hidden, "windows (f t) c -> windows f t c", f=rows)
+    made: Tensor = rearrange(hidden, "windows (f t) c -> windows f t c", f=rows)
+    return made
 
 
 def _run_whisper(tower: nn.Module, bins: Tensor) -> Tensor:
     """A line of tokens in time."""
-    return rearrange(tower(bins[:, 0]).last_hidden_state, "windows t c -> windows 1 t c")
+    made: Tensor = rearrange(tower(bins[:, 0]).last_hidden_state, "windows t c -> windows 1 t c")
+    return made
 
 
 def _run_clap(tower: nn.Module, bins: Tensor) -> Tensor:
     """The map before CLAP's pooling; fusion of longer sounds is not used, a window being short."""
     longer = torch.zeros(len(bins), 1, dtype=torch.bool, device=bins.device)
     hidden = tower(bins, is_longer=longer).last_hidden_state
-    return rearrange(hidden, "windows c f t -> windows f t c")
+    made: Tensor = rearrange(hidden, "windows c f t -> windows f t c")
+    return made
 
 
 FAMILIES: dict[str, AudioFamily] = {

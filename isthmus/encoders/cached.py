@@ -135,8 +135,9 @@ class CachedEncoder:
     def _prepare(self, image: ImageSource, view: int) -> Prepared:
         pixels = image.load()
         plain = self.views == 1 or (self.views == 0 and view == 0)
-        cropped = not plain and isinstance(pixels, Image.Image)
-        return self._built().prepare(crop_view(pixels, image.key, view) if cropped else pixels)
+        if plain or not isinstance(pixels, Image.Image):
+            return self._built().prepare(pixels)
+        return self._built().prepare(crop_view(pixels, image.key, view))
 
     def _built(self) -> Encoder:
         if self._encoder is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from einops import rearrange
+from einops import rearrange, reduce
 from torch import Tensor
 
 from isthmus.features import Features, Grid
@@ -19,7 +19,7 @@ def cut_steps(features: Features, rows: slice) -> Features:
     levels = tuple(level[rows] for level in features.levels)
     if features.valid is None or bool(features.valid[rows].all()):
         return Features(tokens=tokens, grid=grid, prefix=features.prefix, levels=levels)
-    real = features.valid[rows].unflatten(1, (grid.frames, -1)).any(dim=-1)
+    real = reduce(features.valid[rows], "views (steps patches) -> views steps", "any", steps=grid.frames)
     if bool((real != real[:1]).any()):
         raise ValueError("Rows of one input with different numbers of real steps cannot be kept together.")
     steps = int(real[0].sum())

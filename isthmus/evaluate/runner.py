@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from isthmus.branches import look
-from isthmus.data.sample import Sample
+from isthmus.data.sample import ImageRef, Sample, SoundRef, VideoRef
 from isthmus.evaluate.answers import first_answer, score
 from isthmus.evaluate.blank import blanked
 from isthmus.evaluate.levels import question_of
@@ -53,7 +53,8 @@ def _counts(item: Sample) -> tuple[int, int, int]:
 
 
 def _shown(item: Sample) -> tuple[str, ...]:
-    return tuple(ref.key for ref in (*item.images, *item.videos, *item.sounds))
+    refs: tuple[ImageRef | VideoRef | SoundRef, ...] = (*item.images, *item.videos, *item.sounds)
+    return tuple(ref.key for ref in refs)
 
 
 def _run_length(items: Sequence[Sample], order: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from isthmus.data.sample import IMAGE_MARK, Sample, Turn
+from isthmus.branches import pixels_of
 from isthmus.encoders import ImageSource
 from isthmus.features import Features, Plan
 from isthmus.model import VisionLanguageModel
@@ -37,12 +37,11 @@ class OwnEncoder:
 
     def features(self, images: Sequence[ImageSource]) -> tuple[Features, tuple[Plan, ...]]:
         """Features on the model's device."""
-        shown = [Sample(id=image.key, turns=(Turn(role="user", text=IMAGE_MARK),), images=(image,)) for image in images]
-        pixels, plans = self.model.prepare(shown)
-        assert pixels is not None
+        views, plans = pixels_of(images, self.encoder)
+        assert views.pixels is not None
         device = next(self.model.parameters()).device
         with torch.inference_mode():
-            parts = [self.encoder(chunk.to(device)) for chunk in torch.split(pixels, _CHUNK)]
+            parts = [self.encoder(chunk.to(device)) for chunk in torch.split(views.pixels, _CHUNK)]
         self.encoder_calls += len(images)
         levels = tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True))
         return dataclasses.replace(parts[0], tokens=torch.cat([part.tokens for part in parts]), levels=levels), plans

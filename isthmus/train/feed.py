@@ -189,6 +189,7 @@ class Feed:
         """The encoders of training and of validation."""
         model, learns = self.model, self.stage.learns_in
         seen: dict[BranchName, CachedEncoder | Encoder] = {}
+        plain: CachedEncoder | Encoder
         if learns("encoder"):
             assert model.encoder is not None
             seen["image"] = plain = model.encoder

@@ -93,6 +93,54 @@ def test_sixteen_bits_become_eight() -> None:
     assert decode(encoded(deep, "PNG"), "a").getpixel((1, 1)) == (128, 128, 128)
 
 
+def test_sixteen_bits_a_channel_become_eight() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">6H", 0xFFFF, 0x8000, 0, 0x1234, 0, 0xFFFF)
+    chunks = (
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        for body in (header, b"IDAT" + zlib.compress(row), b"IEND")
+    )
+    image = decode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "deep.png")
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 128, 0), (18, 0, 255)]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_becomes_rgb(form: str) -> None:
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    pixel = decode(encoded(red, form), "print").getpixel((8, 8))
+    assert isinstance(pixel, tuple)
+    assert pixel[0] > 230
+    assert max(pixel[1:]) < 40
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_seen(form: str) -> None:
+    first, second = Image.new("RGB", (8, 8), (200, 0, 0)), Image.new("RGB", (8, 8), (0, 0, 200))
+    lossless = {"lossless": True} if form == "WEBP" else {}
+    moving = encoded(first, form, save_all=True, append_images=[second], duration=100, **lossless)
+    assert decode(moving, "moving").getpixel((4, 4)) == (200, 0, 0)
+
+
+def test_floating_point_pixels_are_refused_by_name() -> None:
+    content = encoded(Image.new("F", (4, 4), 0.5), "TIFF")
+    with pytest.raises(ValueError, match=r"depth\.tif.*floating-point values"):
+        decode(content, "depth.tif")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "corner"),
+    [(1, (0, 0)), (2, (7, 0)), (3, (7, 3)), (4, (0, 3)), (5, (0, 0)), (6, (3, 0)), (7, (3, 7)), (8, (0, 7))],
+)
+def test_every_exif_orientation_is_upright(orientation: int, corner: tuple[int, int]) -> None:
+    stored = Image.new("RGB", (8, 4))
+    stored.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = decode(encoded(stored, "PNG", exif=exif), "phone.png")
+    assert upright.size == ((8, 4) if orientation < 5 else (4, 8))
+    assert upright.getpixel(corner) == (255, 255, 255)
+
+
 def test_paths_stay_inside_their_root(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from medley import medley_stage
 from tiny_stage import tiny_stage
 from two_processes import stage_of
 
@@ -31,9 +32,10 @@ def launch(models: Path, run: Path, kind: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["features", "pixels", "aligned", "aligned-both", "aligned-both-micro"])
+@pytest.mark.parametrize("kind", ["features", "pixels", "medley", "aligned", "aligned-both", "aligned-both-micro"])
 def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     tiny_stage(tmp_path)
+    medley_stage(tmp_path)
     train(stage_of(tmp_path, kind), tmp_path / "one", progress=False)
     launch(tmp_path, tmp_path / "two", kind)
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")

@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from medley import medley_stage
 from tiny_stage import Swatches, tiny_stage
 from tiny_stage1 import tiny_stage1
 
@@ -19,13 +20,16 @@ from isthmus.train.stage import AdamW, Stage
 def stage_of(models: Path, kind: str) -> Stage:
     """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any.
 
-    "aligned" kinds are first stages; "local" and "both" say where contrast sends its gradient.
+    "medley" has clips and sounds too. "aligned" kinds are first stages; "local" and "both" say where contrast sends its
+    gradient.
     """
     if kind.startswith("aligned"):
         gradients: Gradients = "both" if "both" in kind else "local"
         aligned = tiny_stage1(models, objectives=(ITC(gradients=gradients), ITG()), batch_size=8, log_every=1)
         linear = AdamW(peak_lr=0.3, eps=1.0)  # steps follow the gradient, so rounding is not made large
         return replace(aligned, optimizer=linear, validation=(), micro_batch_size=2 if "micro" in kind else None)
+    if kind == "medley":  # a micro-batch is one sample: most have no image, no clip or no sound
+        return medley_stage(models, micro_batch_size=1)
     stage = tiny_stage(models, steps=4, batch_size=4, log_every=1, validate_every=2)
     return replace(
         stage,

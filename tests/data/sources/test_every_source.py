@@ -11,6 +11,7 @@ from isthmus.data.sources import (
     SOURCES,
     TYPES,
     CaptionFile,
+    Interleaved,
     LlavaFile,
     NlvrBoxes,
     Source,
@@ -39,7 +40,8 @@ def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
         return TextFile(path=str(folder / "t.jsonl"))
     said = [{"from": "human", "value": "What is it?\n<image>"}, {"from": "gpt", "value": "A square."}]
     (folder / "l.json").write_text(json.dumps([{"id": "0", "image": "a.png", "conversations": said}]))
-    return LlavaFile(path=str(folder / "l.json"), root=str(folder))
+    chat = LlavaFile(path=str(folder / "l.json"), root=str(folder))
+    return Interleaved(of=chat) if made is Interleaved else chat
 
 
 class SourceImage:

@@ -1,0 +1,67 @@
+"""Tokens of several branches in the order of the inputs, and what is refused before anything is built."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_ears import save_ear
+from tiny_models import save_model
+
+from isthmus.branches import Branch, join_placed
+from isthmus.connectors import AudioQFormerConfig, InstructQFormerConfig, MlpConfig, QFormerConfig
+from isthmus.encoders import AudioEncoder
+from isthmus.features import BranchName, Grid, Placed, Plan
+from isthmus.llms import CausalLM
+from isthmus.model import Model
+
+
+def plan(branch: BranchName) -> Plan:
+    return Plan(size=(1, 1), tiles=Grid(1, 1, 1), views=range(1), branch=branch)
+
+
+def numbers(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None]
+
+
+def test_inputs_keep_their_order() -> None:
+    plans = [plan("audio"), plan("image"), plan("audio"), plan("image")]
+    images = Placed(tokens=numbers(1, 2, 3), lengths=(1, 2), deeper=(numbers(10, 20, 30),), layers=(4,))
+    sounds = Placed(tokens=numbers(7, 8, 9), lengths=(2, 1))
+    joined = join_placed(plans, {"image": images, "audio": sounds})
+    assert joined.tokens.squeeze(1).tolist() == [7, 8, 1, 9, 2, 3]
+    assert joined.lengths == (2, 1, 1, 2)
+    assert [one.squeeze(1).tolist() for one in joined.deeper] == [[0, 0, 10, 0, 20, 30]]
+    assert joined.layers == (4,)
+
+
+def test_memory_keeps_its_owners() -> None:
+    plans = [plan("audio"), plan("image"), plan("image")]
+    images = Placed(tokens=numbers(1, 2), lengths=(1, 1), memory=torch.ones(3, 1, 1), owner=(0, 0, 1))
+    joined = join_placed(plans, {"image": images, "audio": Placed(tokens=numbers(7), lengths=(1,))})
+    assert joined.owner == (1, 1, 2)
+    assert joined.memory is images.memory
+
+
+def test_misfits_are_refused_when_built(tmp_path: Path) -> None:
+    save_ear("ast", tmp_path / "ear")
+    ear = AudioEncoder(name=str(tmp_path / "ear"), window_s=0.3)
+    branch = Branch(encoder=ear, connector=AudioQFormerConfig(width=16, heads=2, ffn_width=24))
+    model = Model(llm=CausalLM(name=save_model("llama", tmp_path)), audio=branch)
+    model.check()
+    assert model.num_visual_tokens(plan("audio")) == 8
+    assert model.fingerprint() != replace(model, audio=None).fingerprint()
+    with pytest.raises(ValueError, match="Branches for video or audio need a language model"):
+        replace(model, llm=None, connector=QFormerConfig(text=True)).check()
+    with pytest.raises(ValueError, match="only the connector of images may"):
+        replace(model, audio=replace(branch, connector=InstructQFormerConfig())).check()
+    assert replace(model, audio=replace(branch, connector=MlpConfig())).num_visual_tokens(plan("audio")) == 80
+
+
+def test_the_page_says_what_runs() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "many-inputs.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "docs/many-inputs.md", "exec"), {})
