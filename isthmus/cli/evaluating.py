@@ -13,7 +13,8 @@ from isthmus.config import did_you_mean
 from isthmus.data.sample import Sample
 from isthmus.encoders import CachedEncoder, FeatureCache
 from isthmus.encoders.cache import default_folder
-from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
+from isthmus.evaluate.grounding import grounding
 from isthmus.evaluate.levels import Levels, levels
 from isthmus.evaluate.record import Answer, accuracy, write_answers
 from isthmus.evaluate.retrieval import retrieve
@@ -33,6 +34,8 @@ class Row:
     accuracy: float
     questions: int
     levels: Levels
+    mean_iou: float | None = None
+    """Where boxes are asked for: the mean cover, besides the share that covers half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +68,14 @@ def evaluate_run(command: Evaluate) -> Scored:
     encoder = CachedEncoder(model.config.encoder, FeatureCache(default_folder()), device=device)
     every: list[Answer] = []
     rows: list[Row] = []
-    for name in track(command.tasks or tuple(BENCHMARKS), "Asking"):
+    for name in track(command.tasks or DEFAULT_TASKS, "Asking"):
         items = BENCHMARKS[name].items("test", command.num)
         answers = _ask(name, model, items, encoder, command)
         blind = levels(items, BENCHMARKS[name].items("train", REFERENCE))
-        rows.append(Row(task=name, accuracy=accuracy(answers), questions=len(answers), levels=blind))
+        boxes = items[0].meta.get("metric") == "box"
+        scores = grounding([one.prediction for one in answers], [one.answers for one in answers]) if boxes else None
+        cover = None if scores is None else scores.mean_iou
+        rows.append(Row(task=name, accuracy=accuracy(answers), questions=len(answers), levels=blind, mean_iou=cover))
         every += answers
     path = run.folder / "report" / f"answers-{command.control}.jsonl"
     write_answers(every, path)
@@ -89,7 +95,11 @@ def table(scored: Scored) -> Table:
     made = Table("task")
     for heading in ("accuracy", "chance", "majority", "question only", "questions"):
         made.add_column(heading, justify="right")
+    boxes = any(row.mean_iou is not None for row in scored.rows)
+    if boxes:
+        made.add_column("mean IoU", justify="right")
     for row in scored.rows:
         shares = (row.accuracy, row.levels.chance, row.levels.majority, row.levels.question_only)
-        made.add_row(row.task, *(f"{100 * share:.1f}" for share in shares), str(row.questions))
+        cover = "" if row.mean_iou is None else f"{100 * row.mean_iou:.1f}"
+        made.add_row(row.task, *(f"{100 * share:.1f}" for share in shares), str(row.questions), *([cover] * boxes))
     return made

@@ -14,8 +14,11 @@ from isthmus.app.conversation import Conversation
 from isthmus.app.terminal import Terminal
 from isthmus.connectors import GatedCrossAttentionConfig, MlpConfig, PerceiverConfig, QFormerConfig
 from isthmus.connectors.arrange import DeepStack
+from isthmus.data.frames import UniformFrames
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
+from isthmus.data.sound import FileSound
+from isthmus.data.video import FileVideo
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles.anyres import AnyresTiles
 from isthmus.llms import CausalLM, EncoderDecoderLM, Generation
@@ -23,6 +26,7 @@ from isthmus.llms.causal import CausalLanguageModel
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.weights import quiet_transformers
 
+MEDIA = Path(__file__).parent.parent / "data" / "media"
 SHORT = Generation(max_new_tokens=3)
 
 
@@ -220,3 +224,21 @@ def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> N
     assert lines[1] == "Name the file, as in /image PATH."
     assert lines[2].startswith("No file 'nowhere.png'.")
     assert "not a readable" in lines[3]
+
+
+def test_a_video_is_kept_like_a_picture(root: Path) -> None:
+    clip = FileVideo(root=str(MEDIA), path="classroom.mp4", frames=UniformFrames(num=2))
+    model = build(config(root))
+    counted = Counted(model)
+
+    def talk(keep: bool) -> list[str]:
+        chat = Conversation(model, Generation(max_new_tokens=2), keep=keep)
+        chat.attach("video", clip)
+        said = [chat.say("a?"), chat.say("b?")]
+        assert chat.num_visual_tokens == 2 * 16
+        return said
+
+    assert talk(True) == talk(False)
+    assert counted.views >= 2 + 2 * 2
+    with pytest.raises(ValueError, match="no audio branch"):
+        Conversation(model).attach("audio", FileSound(root=str(MEDIA), path="dog.ogg"))

@@ -44,6 +44,12 @@ def test_chat_ask_and_draw(
     with Image.open(drawn) as found:
         assert found.size == (400, 300)
 
+    assert main(["evaluate", str(folder), "--tasks", "world/grounding", "world/count", "--num", "4"]) == 0
+    said = capsys.readouterr().out
+    assert "mean IoU" in said
+    (line,) = (line for line in said.splitlines() if "world/grounding" in line)
+    assert "0.0" in line
+
     assert main(["chat", str(tmp_path / "nothing")]) == MISTAKE
     assert "is not a run folder" in capsys.readouterr().err
 
