@@ -154,12 +154,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=3_000, help="encoder tokens of a batch, padding included")
     parser.add_argument("--from-progress", type=float, default=0.1, help="where in the curriculum to begin")
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--start", type=Path, default=None, help="a saved translator to go on from")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
     library = Library(read_figures(args.data, "train"), read_nlvr(args.data, "dev"), args.seed)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.tokenizer))
     model = new_translator(tokenizer)
+    if args.start is not None:
+        model = T5ForConditionalGeneration.from_pretrained(str(args.start), dtype=torch.float32)
     optimizer = Both([model], matrix_rate=args.rate, other_rate=2 * args.rate, decay=0.05)
     encoder, means, log = Encoder(tokenizer), Means(), Log(args.log)
     budget, saved = Budget(minutes=args.minutes, steps=args.steps), 0.0
