@@ -17,7 +17,7 @@ from isthmus.connectors.cross_attention import (
     attention_parameters,
     initialise_like_torch,
 )
-from isthmus.connectors.fit import check_counts, check_patches_only, check_width
+from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
 
@@ -75,7 +75,7 @@ class AttentionPool(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Pools, then projects; patches that are not `valid` are not looked at."""
-        check_width(self, features, self.in_dim)
+        check_patches(self, features, self.in_dim)
         seen = self.norm_patches(features.patches)
         pooled = self.attention(self.norm_queries(self.queries), seen, seen, features.valid)
         return VisualTokens(self.project(pooled))

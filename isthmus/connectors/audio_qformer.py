@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_patches_only, check_width
+from isthmus.connectors.fit import check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.connectors.qformer_keys import timed_entries
@@ -82,7 +82,7 @@ class AudioQFormer(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Windows with their positions, the queries over them, the projection. Padding is not looked at."""
-        check_width(self, features, self.in_dim)
+        check_patches(self, features, self.in_dim)
         windows = features.grid.frames
         check_steps(self.config, windows, self.config.max_windows, "max_windows")
         tokens = rearrange(features.patches, "views (windows own) c -> views windows own c", windows=windows)

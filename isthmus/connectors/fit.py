@@ -48,9 +48,19 @@ def check_width(connector: nn.Module, features: Features, width: int) -> None:
         )
 
 
-def check_features(connector: nn.Module, features: Features, width: int) -> None:
-    """Raises ValueError unless the features have the width the connector was built for, and no padding."""
+def check_patches(connector: nn.Module, features: Features, width: int) -> None:
+    """Raises ValueError unless the features have the width the connector was built for, and patches alone."""
     check_width(connector, features, width)
+    if features.prefix:
+        raise ValueError(
+            f"{type(connector).__name__} was built for patches alone, but {features.prefix} class or register tokens "
+            f"came before them, which it would ignore. Set class_token=False in the encoder that made them."
+        )
+
+
+def check_features(connector: nn.Module, features: Features, width: int) -> None:
+    """Raises ValueError unless the features have the width the connector was built for, no prefix and no padding."""
+    check_patches(connector, features, width)
     if features.valid is not None:
         raise ValueError(
             f"{type(connector).__name__} does not look around padding, so padded features (with a `valid` mask) would "

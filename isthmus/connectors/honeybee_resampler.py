@@ -6,7 +6,7 @@ Differs: queries start at a truncated N(0, 0.02); zeros, as there, make all quer
 apart. Padded features are accepted and not looked at.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_features, check_patches_only
+from isthmus.connectors.fit import check_patches, check_patches_only
 from isthmus.connectors.honeybee_mlp import check_eos, initialise, make_table
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.maps import append, check_same_grid
@@ -116,7 +116,7 @@ class HoneybeeResampler(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """The queries after every layer, projected. Raises ValueError on another grid, when positions are learned."""
-        check_features(self, replace(features, valid=None), self.in_dim)  # padding is masked below
+        check_patches(self, features, self.in_dim)
         seen = features.patches
         if self.positions is not None:
             check_same_grid(self, features.grid, self.grid)

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_counts, check_patches_only, check_width
+from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
@@ -87,7 +87,7 @@ class Idefics2(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Projects every patch, then resamples; patches that are not `valid` are not looked at."""
-        check_width(self, features, self.in_dim)
+        check_patches(self, features, self.in_dim)
         seen = self.project(features.patches)
         mask = None
         if features.valid is not None:

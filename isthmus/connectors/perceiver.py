@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_counts, check_patches_only, check_width
+from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
@@ -98,7 +98,7 @@ class Perceiver(Connector):
 
     def forward(self, features: Features, media: Int[Tensor, " views"] | None = None) -> VisualTokens:
         """Resamples, then projects; `media` is as in `PerceiverResampler`."""
-        check_width(self, features, self.in_dim)
+        check_patches(self, features, self.in_dim)
         return VisualTokens(self.project(self.resampler(features, media)))
 
 

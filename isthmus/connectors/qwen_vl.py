@@ -21,7 +21,7 @@ from isthmus.connectors.cross_attention import (
     initialise_narrow,
     torch_attention,
 )
-from isthmus.connectors.fit import check_counts, check_patches_only, check_width
+from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.positions import resize_table, sincos_table
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
@@ -100,7 +100,7 @@ class QwenVl(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Pools, then norm and matrix; patches that are not `valid` are not looked at."""
-        check_width(self, features, self.in_dim)
+        check_patches(self, features, self.in_dim)
         return VisualTokens(self.project(self.norm(self.pool(features.patches, features.grid, features.valid))))
 
     def pool(

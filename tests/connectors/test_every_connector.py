@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -215,6 +216,78 @@ def test_another_width_is_refused_with_the_way_out(name: str) -> None:
     _, connector = make(name)
     with pytest.raises(ValueError, match=r"width 20, but width 24 came.*encoder\.shape\(\)"):
         connector(views(1, width=24))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in READ_PREFIX])
+def test_class_tokens_it_was_not_built_for_are_refused(name: str) -> None:
+    _, connector = make(name)
+    given = views(2)
+    first = torch.zeros(2, 1, SOURCE.width)
+    with pytest.raises(ValueError, match=r"1 class or register tokens came.*class_token=False"):
+        connector(Features(tokens=torch.cat([first, given.tokens], dim=1), grid=given.grid, prefix=1))
+
+
+@pytest.mark.parametrize("name", READ_LEVELS)
+def test_layers_that_do_not_come_are_missed(name: str) -> None:
+    config, _ = make(name)
+    connector = config.build(dataclasses.replace(SOURCE, level_widths=(20, 24)), TARGET)
+    with pytest.raises(ValueError, match=r"further layers of widths \(20, 24\), but \(\) came.*encoder\.shape\(\)"):
+        connector(views(1))
+
+
+ODD = (Grid(1, 1, 1), Grid(1, 5, 7), Grid(1, 12, 11), Grid(3, 4, 4), Grid(1, 30, 30))
+WAY_OUT = re.compile(r"\b(Use|use|Change|Build|Set|Raise|Give|Name) ")
+
+
+def check_misfit(name: str, error: ValueError, grid: Grid) -> None:
+    """The message names who refuses, what came, and what to do."""
+    said = str(error)
+    config, connector = make(name)
+    parts = [value for value in vars(config).values() if isinstance(value, ConnectorConfig)]
+    assert any(type(one).__name__ in said for one in (connector, config, *parts)), said
+    assert f"{grid.rows} x {grid.columns}" in said or f"frame {grid.frames}" in said, said
+    assert WAY_OUT.search(said), said
+
+
+@pytest.mark.parametrize("grid", ODD, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_any_grid_gives_its_tokens_or_the_way_out(name: str, grid: Grid) -> None:
+    """Before anything is built, when it is built, and when another grid comes than it was built for."""
+    config, connector = make(name)
+    source = dataclasses.replace(SOURCE, grid=grid)
+    try:
+        promised = config.num_tokens(grid)
+    except ValueError as error:
+        check_misfit(name, error, grid)
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            built(config, source)
+        promised = -1
+    else:
+        assert built(config, source)(views(1, grid)).tokens.shape[1] == promised
+    try:
+        given = connector(views(1, grid))
+    except ValueError as error:
+        check_misfit(name, error, grid)
+    else:
+        assert given.tokens.shape[1] == promised
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_checkpoint_is_refused_by_its_keys(name: str) -> None:
+    _, connector = make(name)
+    state = {key: value.clone() for key, value in connector.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=rf"weights of a file do not fit {type(connector).__name__}.* 1 unknown: other"
+    ):
+        load_strict(connector, {**state, "other.weight": torch.zeros(1)}, "a file")
+    if not state:
+        return
+    key = next(iter(state))
+    with pytest.raises(ValueError, match=rf"1 missing: {re.escape(key)}.*Build it with the config"):
+        load_strict(connector, {name: value for name, value in state.items() if name != key}, "a file")
+    with pytest.raises(ValueError, match=rf"1 of another shape: {re.escape(key)} is \(9, 9, 9\), wanted"):
+        load_strict(connector, {**state, key: torch.zeros(9, 9, 9)}, "a file")
+    assert all(torch.equal(value, state[key]) for key, value in connector.state_dict().items())
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in READ_LEVELS])
