@@ -1,7 +1,7 @@
 """Train the reader: a small BERT with its own word pieces, by masked language modelling.
 
 Its vocabulary holds `[DEC]`, the start mark of a Q-Former that writes. One command:
-`python -m backbones.reader --data DATA --out FOLDER --minutes 8`.
+`python -m backbones.reader --data DATA --out FOLDER --log LOG --minutes 26`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with textbook_figures and nlvr")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=26.0)
     parser.add_argument("--steps", type=int, default=None, help="exact number of steps in place of minutes")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--batch", type=int, default=40)
