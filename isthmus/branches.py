@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import ConnectorConfig
 from isthmus.connectors.arrange import ArrangementConfig, Concatenate
-from isthmus.data.collate import Views
+from isthmus.data.collate import Batch, Views
 from isthmus.data.sample import Sample
 from isthmus.encoders import CachedEncoder, Encoder, EncoderConfig, ImageSource, Untiled
 from isthmus.features import BranchName, Features, FeatureShape, Grid, LLMShape, Placed, Plan, Text
@@ -27,11 +27,6 @@ class Branch:
     encoder: EncoderConfig
     connector: ConnectorConfig
     arrange: ArrangementConfig = field(default_factory=Concatenate)
-
-    def num_tokens(self, plan: Plan) -> int:
-        """Positions that one input takes in the prompt."""
-        placed = replace(plan, tokens=self.token_grid())
-        return self.arrange.num_tokens(placed, self.connector.num_tokens(self.encoder.shape().grid))
 
     def token_grid(self) -> Grid:
         """How the connector's tokens of one view lie."""
@@ -293,3 +288,16 @@ def join_placed(plans: Sequence[Plan], parts: Mapping[BranchName, Placed]) -> Pl
         memory=memory,
         owner=owner,
     )
+
+
+def check_places(batch: Batch, placed: Placed) -> None:
+    """Raises ValueError, naming the sample, when its places and its visual tokens differ in number."""
+    expected = [0] * len(batch.ids)
+    for row, length in zip(batch.owner, placed.lengths, strict=True):
+        expected[row] += length
+    for row, places in enumerate(batch.visual.sum(dim=1).tolist()):
+        if places != expected[row]:
+            raise ValueError(
+                f"Sample {batch.sample_ids[row]!r} has {places} image places but {expected[row]} visual tokens. "
+                f"Count places with Model.num_visual_tokens."
+            )

@@ -1,7 +1,7 @@
 """The model: encoder, connector, arrangement and language model joined, and the forward pass on one page."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.adapters import Lora
-from isthmus.branches import Branch, BranchParts, Looked, blank, join_placed, look
+from isthmus.branches import Branch, BranchParts, Looked, blank, check_places, join_placed, look
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
@@ -56,17 +56,23 @@ class Model:
 
     def num_visual_tokens(self, plan: Plan) -> int:
         """Positions that one input takes in the prompt: the one count that collate, model and costs use."""
-        if plan.branch != "image":
-            return self.branches[plan.branch].num_tokens(plan)
         (placed,) = self.place([plan])
-        return self.arrange.num_tokens(placed, self.connector.num_tokens(self.source().grid))
+        return self._counting([plan])(placed)
 
     def place(self, plans: Sequence[Plan]) -> tuple[Plan, ...]:
         """The same plans with how their connector's tokens of a view lie, which arrangements ask."""
-        own = Branch(encoder=self.encoder, connector=self.connector, arrange=self.arrange)
-        parts: dict[BranchName, Branch] = {"image": own, **self.branches}
-        grids = {name: parts[name].token_grid() for name in {plan.branch for plan in plans}}
+        grids = {name: self._branch(name).token_grid() for name in {plan.branch for plan in plans}}
         return tuple(replace(plan, tokens=grids[plan.branch]) for plan in plans)
+
+    def _branch(self, name: BranchName) -> Branch:
+        own = Branch(encoder=self.encoder, connector=self.connector, arrange=self.arrange)
+        return own if name == "image" else self.branches[name]
+
+    def _counting(self, plans: Sequence[Plan]) -> Callable[[Plan], int]:
+        """Counts the positions of placed plans of the branches of these; every config is read once."""
+        parts = {name: self._branch(name) for name in {plan.branch for plan in plans}}
+        per_view = {name: part.connector.num_tokens(part.encoder.shape().grid) for name, part in parts.items()}
+        return lambda plan: parts[plan.branch].arrange.num_tokens(plan, per_view[plan.branch])
 
     @property
     def branches(self) -> dict[BranchName, Branch]:
@@ -131,7 +137,7 @@ class Model:
             samples,
             prompt=self.prompt,
             tokenizer=tokenizer,
-            count_tokens=self.num_visual_tokens,
+            count_tokens=self._counting(plans),
             plans=self.place(plans),
             placement=self.placement,
             max_tokens=llm.max_tokens,
@@ -241,7 +247,7 @@ class VisionLanguageModel(nn.Module):
         embedded = self.llm.embed(batch.ids)
         if placed is None:
             return embedded
-        _check_places(batch, placed)
+        check_places(batch, placed)
         tokens = placed.tokens.to(embedded.dtype)
         return embedded.masked_scatter(batch.visual.unsqueeze(-1), tokens)
 
@@ -358,18 +364,6 @@ def last_inputs(visual: Bool[Tensor, "rows length"], placed: Placed | None) -> I
         rows, columns = visual.nonzero()[first].unbind(1)
         begun[rows, columns] = torch.arange(len(first), device=visual.device)
     return begun.cummax(dim=1).values
-
-
-def _check_places(batch: Batch, placed: Placed) -> None:
-    expected = [0] * len(batch.ids)
-    for row, length in zip(batch.owner, placed.lengths, strict=True):
-        expected[row] += length
-    for row, places in enumerate(batch.visual.sum(dim=1).tolist()):
-        if places != expected[row]:
-            raise ValueError(
-                f"Sample {batch.sample_ids[row]!r} has {places} image places but {expected[row]} visual tokens. "
-                f"Count places with Model.num_visual_tokens."
-            )
 
 
 def _stop_ids(stop: str, tokenizer: Any) -> tuple[int, ...]:

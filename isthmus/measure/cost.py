@@ -4,12 +4,14 @@ One multiply-add is 2 FLOPs; matrix products, convolutions and attention product
 does. Checked against: `torch.utils.flop_counter` and published parameter counts (tests/measure).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
+from isthmus.branches import Branch
 from isthmus.config import did_you_mean
+from isthmus.features import LLMShape
 from isthmus.llms import LLMConfig
 from isthmus.measure.known import offline
 from isthmus.model import Model
@@ -33,6 +35,19 @@ class PartCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BranchCost:
+    """A branch for video or audio, and one view through it: a clip, or a run of windows."""
+
+    name: str
+    tokens: int
+    """Positions that one view takes in the prompt."""
+    parameters: int
+    learned: int
+    flops: int
+    """Of encoder, connector and arrangement for one view."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """The cost of one image with `text_tokens` of text. FLOPs are those of reading the prompt, before any new token."""
 
@@ -53,6 +68,8 @@ class Cost:
     """One position's logits; paid for every new token, and in training for every supervised one."""
     kv_bytes: int
     """Keys and values of visual and text tokens, in the language model's precision."""
+    branches: tuple["BranchCost", ...] = ()
+    """What sees clips and hears sounds; their parameters count, their inputs are not in the other numbers."""
 
     @property
     def parts(self) -> dict[str, PartCost]:
@@ -62,12 +79,14 @@ class Cost:
     @property
     def parameters(self) -> int:
         """Parameters of all parts."""
-        return sum(part.parameters for part in self.parts.values())
+        branches = sum(branch.parameters for branch in self.branches)
+        return branches + sum(part.parameters for part in self.parts.values())
 
     @property
     def learned(self) -> int:
         """Parameters that learn."""
-        return sum(part.learned for part in self.parts.values())
+        branches = sum(branch.learned for branch in self.branches)
+        return branches + sum(part.learned for part in self.parts.values())
 
     @property
     def prefill_flops(self) -> int:
@@ -115,7 +134,8 @@ def cost(
     plan = encoder.plan(size)
     visual, views = known.num_visual_tokens(plan), len(plan.views)
     total = visual + text_tokens
-    counts = dict.fromkeys(PARTS, (0, 0)) | _counts(known, train)
+    own = tuple(path for path in train if path.partition(".")[0] not in known.branches)
+    counts = dict.fromkeys(PARTS, (0, 0)) | _counts(known, own)
     flops = {
         "encoder": views * encoder.flops(),
         "connector": views * known.connector.flops(source, target)
@@ -133,7 +153,34 @@ def cost(
         llm_visual_flops=llm.flops(total) - llm.flops(text_tokens),
         head_flops=_head_flops(llm),
         kv_bytes=llm.kv_bytes(total),
+        branches=tuple(_branch_cost(name, branch, target, train) for name, branch in known.branches.items()),
         **parts,
+    )
+
+
+def _branch_cost(name: str, branch: Branch, target: LLMShape, train: tuple[str, ...]) -> BranchCost:
+    source = branch.encoder.shape()
+    with torch.device("meta"):
+        modules = {"connector": branch.connector.build(source, target), "arrange": branch.arrange.build(target)}
+    counts = {f"{name}.encoder": branch.encoder.parameters()}
+    for part, module in modules.items():
+        counts |= _named(module, f"{name}.{part}.")
+    paths = [path for path in train if path.partition(".")[0] == name]
+    learned: set[str] = set()
+    for path in paths:
+        fitting = {one for one in counts if one == path or one.startswith(f"{path}.")}
+        if not fitting:
+            raise ValueError(f"No parameter is called {path!r}.{did_you_mean(path, counts)}")
+        learned |= fitting
+    plan = branch.encoder.plan((1, 1))
+    placed = replace(plan, tokens=branch.token_grid())
+    arranging = branch.arrange.flops(placed, branch.connector.num_tokens(source.grid), target)
+    return BranchCost(
+        name=name,
+        tokens=branch.arrange.num_tokens(placed, branch.connector.num_tokens(source.grid)),
+        parameters=sum(counts.values()),
+        learned=sum(counts[one] for one in learned),
+        flops=branch.encoder.flops() + branch.connector.flops(source, target) + arranging,
     )
 
 

@@ -9,12 +9,14 @@ import torch
 from medley import KINDS, Medley, medley, medley_stage
 
 from isthmus.config import from_json, to_json
+from isthmus.connectors.arrange import ByInput, DeepStack, FramePool, Separated
 from isthmus.data.collate import Batch
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Source
 from isthmus.encoders import CachedEncoder, FeatureCache
 from isthmus.evaluate.runner import evaluate
 from isthmus.features import Plan
+from isthmus.measure.cost import cost
 from isthmus.model import TYPES, VisionLanguageModel
 from isthmus.runs import Run
 from isthmus.train import freeze
@@ -166,6 +168,39 @@ def test_clips_go_through_the_image_branch_frame_by_frame(root: Path) -> None:
         collated(model, [EVERY[4]])
     with pytest.raises(ValueError, match="use look"):
         whole_model(medley_stage(root)).prepare([clip])
+
+
+def test_branches_are_counted(root: Path) -> None:
+    stage = medley_stage(root)
+    model = whole_model(stage)
+    known = cost(stage.model, train=stage.train)
+    video, audio = known.branches
+    assert (video.name, video.tokens, audio.name, audio.tokens) == ("video", 3, "audio", 2)
+    for branch in known.branches:
+        parts = model.branches[branch.name]  # type: ignore[index]
+        assert branch.parameters == sum(one.numel() for one in parts.parameters())
+        assert branch.learned == sum(one.numel() for one in parts.connector.parameters())
+    assert known.learned == sum(one.numel() for one in model.parameters() if one.requires_grad)
+    assert cost(stage.model, train=("audio",)).learned == audio.parameters
+    with pytest.raises(ValueError, match=r"'audio\.conector'.*Did you mean"):
+        cost(stage.model, train=("audio.conector",))
+
+
+def test_clips_are_pooled_and_images_are_not(root: Path) -> None:
+    stage = medley_stage(root)
+    pooled = ByInput(image=Separated(), clip=FramePool(newline=True))
+    stage = replace(stage, model=replace(stage.model, video=None, arrange=pooled), train=("connector", "arrange"))
+    model = whole_model(stage)
+    samples = [medley(5, 3), EVERY[2], EVERY[0]]
+    batch = collated(model, samples)
+    assert [model.config.num_visual_tokens(plan) for plan in batch.plans] == [3 * 1 + 1, 5, 5]
+    together = model(batch)
+    alone = torch.cat([model(collated(model, [sample])).token_losses for sample in samples])
+    torch.testing.assert_close(together.token_losses, alone, rtol=1e-4, atol=1e-5)
+    model(collated(model, [EVERY[1]])).loss.backward()
+    assert float(gradients(model)["arrange.clip.newline"].abs().sum()) == 0
+    with pytest.raises(ValueError, match="DeepStack adds to later ones"):
+        replace(stage.model, arrange=ByInput(image=DeepStack())).check()
 
 
 def test_plans_follow_without_weights(root: Path) -> None:

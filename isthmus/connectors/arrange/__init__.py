@@ -2,6 +2,7 @@
 
 from isthmus.connectors.arrange.anyres import Anyres
 from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig
+from isthmus.connectors.arrange.by_input import ByInput
 from isthmus.connectors.arrange.channel_stack import ChannelStack
 from isthmus.connectors.arrange.concatenate import Concatenate
 from isthmus.connectors.arrange.deepstack import DeepStack
@@ -17,6 +18,7 @@ ARRANGEMENTS: dict[str, type[ArrangementConfig]] = {
     "channel-stack": ChannelStack,
     "levels": Levels,
     "frame-pool": FramePool,
+    "by-input": ByInput,
 }
 """Every arrangement, by name."""
 
@@ -25,6 +27,7 @@ __all__ = [
     "Anyres",
     "Arrangement",
     "ArrangementConfig",
+    "ByInput",
     "ChannelStack",
     "Concatenate",
     "DeepStack",
