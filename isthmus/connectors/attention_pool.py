@@ -17,7 +17,7 @@ from isthmus.connectors.cross_attention import (
     attention_parameters,
     initialise_like_torch,
 )
-from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
+from isthmus.connectors.fit import check_counts, check_heads, check_patches, check_patches_only
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
 
@@ -32,8 +32,7 @@ class AttentionPoolConfig(ConnectorConfig):
 
     def __post_init__(self) -> None:
         check_counts(self, ("num_queries", "width", "heads"))
-        if self.width % self.heads:
-            raise ValueError(f"AttentionPoolConfig(width={self.width}) does not divide by heads={self.heads}.")
+        check_heads(self, self.width, self.heads)
 
     def num_tokens(self, grid: Grid) -> int:
         """The number of queries, whatever the grid."""

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_patches, check_patches_only
+from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.connectors.qformer_keys import timed_entries
@@ -32,8 +32,7 @@ class AudioQFormerConfig(ConnectorConfig):
     max_windows: int = 8
 
     def __post_init__(self) -> None:
-        if self.max_windows < 1:
-            raise ValueError(f"AudioQFormerConfig(max_windows={self.max_windows}) must be 1 or more.")
+        check_counts(self, ("max_windows",))
         assert self.sizes.layers == self.layers
 
     @property

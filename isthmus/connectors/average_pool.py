@@ -13,6 +13,7 @@ from torch.nn import functional
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.fit import check_depth, check_features, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
+from isthmus.connectors.maps import Side, check_side, rows_columns
 from isthmus.connectors.mlp import make_mlp, mlp_flops, mlp_parameters
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
@@ -21,24 +22,18 @@ from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualToken
 class AveragePoolConfig(ConnectorConfig):
     """`side` rows and columns of visual tokens a frame. Where the grid does not divide, neighbouring bins overlap."""
 
-    side: int | tuple[int, int] = 6
+    side: Side = 6
     """Rows and columns after pooling: one number for a square, or (rows, columns)."""
     depth: int = 2
     """Number of linear layers after pooling."""
 
     def __post_init__(self) -> None:
         check_depth(self, self.depth)
-        if min(self.rows_columns) < 1:
-            raise ValueError(f"AveragePoolConfig(side={self.side}) leaves no token: give 1 or more rows and columns.")
-
-    @property
-    def rows_columns(self) -> tuple[int, int]:
-        """Rows and columns after pooling."""
-        return (self.side, self.side) if isinstance(self.side, int) else self.side
+        check_side(self, self.side)
 
     def num_tokens(self, grid: Grid) -> int:
         """frames * rows * columns after pooling. Raises ValueError when the patch grid is smaller than that."""
-        rows, columns = self.rows_columns
+        rows, columns = rows_columns(self.side)
         if rows > grid.rows or columns > grid.columns:
             raise ValueError(
                 f"AveragePoolConfig(side={self.side}) cannot pool a {grid.rows} x {grid.columns} patch grid to "
@@ -50,7 +45,7 @@ class AveragePoolConfig(ConnectorConfig):
     def token_grid(self, grid: Grid) -> Grid:
         """The pooled rows and columns."""
         self.num_tokens(grid)
-        return Grid(grid.frames, *self.rows_columns)
+        return Grid(grid.frames, *rows_columns(self.side))
 
     def parameters(self, source: FeatureShape, target: LLMShape) -> int:
         """Those of the MLP: pooling has none."""
@@ -86,7 +81,7 @@ class AveragePool(Connector):
         self.config.num_tokens(features.grid)
         frames, rows, columns = features.grid
         maps = rearrange(features.patches, "views (t h w) c -> (views t) c h w", t=frames, h=rows, w=columns)
-        high, wide = self.config.rows_columns
+        high, wide = rows_columns(self.config.side)
         if rows % high == 0 and columns % wide == 0:
             pooled = functional.avg_pool2d(maps, (rows // high, columns // wide))
         else:

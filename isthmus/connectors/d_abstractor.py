@@ -19,7 +19,7 @@ from torch.nn import functional
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.deformable import DeformableAttention, reference_points, start_around
-from isthmus.connectors.fit import check_features, check_patches_only
+from isthmus.connectors.fit import check_counts, check_dropout, check_features, check_heads, check_patches_only
 from isthmus.connectors.honeybee_mlp import check_eos, initialise, make_table
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.maps import Side, append, check_same_grid, check_side, pool, rows_columns, to_maps
@@ -83,17 +83,13 @@ class DAbstractorConfig(ConnectorConfig):
     def __post_init__(self) -> None:
         check_side(self, self.side)
         check_eos(self, self.eos_tokens)
-        for name in ("width", "layers", "heads", "points", "ffn_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"DAbstractorConfig({name}={getattr(self, name)}) must be 1 or more.")
-        if self.width % self.heads:
-            raise ValueError(f"DAbstractorConfig(width={self.width}) does not divide by heads={self.heads}.")
+        check_counts(self, ("width", "layers", "heads", "points", "ffn_width"))
+        check_heads(self, self.width, self.heads)
+        check_dropout(self, self.dropout)
         if self.pooled not in get_args(Pooled):
             raise ValueError(f"DAbstractorConfig(pooled={self.pooled!r}) is unknown: use 'query', 'content' or 'none'.")
         if self.activation not in _ACTIVATIONS:
             raise ValueError(f"DAbstractorConfig(activation={self.activation!r}) is unknown: use 'relu' or 'gelu'.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"DAbstractorConfig(dropout={self.dropout}) must be 0 or more and below 1.")
 
     @property
     def num_queries(self) -> int:

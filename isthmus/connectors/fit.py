@@ -38,6 +38,18 @@ def check_counts(config: object, names: tuple[str, ...]) -> None:
             raise ValueError(f"{type(config).__name__}({name}={getattr(config, name)}) must be 1 or more.")
 
 
+def check_heads(config: object, width: int, heads: int) -> None:
+    """Raises ValueError unless the width divides by the number of heads."""
+    if width % heads:
+        raise ValueError(f"{type(config).__name__}(width={width}) does not divide by heads={heads}.")
+
+
+def check_dropout(config: object, dropout: float) -> None:
+    """Raises ValueError unless it is a probability below 1."""
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"{type(config).__name__}(dropout={dropout}) must be 0 or more and below 1.")
+
+
 def check_width(connector: nn.Module, features: Features, width: int) -> None:
     """Raises ValueError unless the features have the width the connector was built for."""
     if features.tokens.shape[-1] != width:

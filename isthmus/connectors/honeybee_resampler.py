@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_patches, check_patches_only
+from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_patches, check_patches_only
 from isthmus.connectors.honeybee_mlp import check_eos, initialise, make_table
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.maps import append, check_same_grid
@@ -66,13 +66,9 @@ class HoneybeeResamplerConfig(ConnectorConfig):
     ffn_norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        for name in ("num_queries", "width", "layers", "heads", "ffn_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"HoneybeeResamplerConfig({name}={getattr(self, name)}) must be 1 or more.")
-        if self.width % self.heads:
-            raise ValueError(f"HoneybeeResamplerConfig(width={self.width}) does not divide by heads={self.heads}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"HoneybeeResamplerConfig(dropout={self.dropout}) must be 0 or more and below 1.")
+        check_counts(self, ("num_queries", "width", "layers", "heads", "ffn_width"))
+        check_heads(self, self.width, self.heads)
+        check_dropout(self, self.dropout)
         check_eos(self, self.eos_tokens)
 
     def num_tokens(self, grid: Grid) -> int:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
-from isthmus.connectors.fit import check_no_levels, check_width
+from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
 from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_heads import AlignmentHeads
 from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight
@@ -54,13 +54,10 @@ class QFormerConfig(ConnectorConfig):
     captions: ClassVar[CaptionForm] = "bert"
 
     def __post_init__(self) -> None:
-        for name in ("num_queries", "width", "layers", "heads", "ffn_width", "cross_every", "vocabulary", "positions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"QFormerConfig({name}={getattr(self, name)}) must be 1 or more.")
-        if self.width % self.heads:
-            raise ValueError(f"QFormerConfig(width={self.width}) does not divide by heads={self.heads}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"QFormerConfig(dropout={self.dropout}) must be 0 or more and below 1.")
+        check_counts(self, ("num_queries", "width", "layers", "heads", "ffn_width"))
+        check_counts(self, ("cross_every", "vocabulary", "positions"))
+        check_heads(self, self.width, self.heads)
+        check_dropout(self, self.dropout)
         if self.embedding < 0 or not self.temperature > 0:
             raise ValueError(
                 f"QFormerConfig(embedding={self.embedding}, temperature={self.temperature}): embedding must be 0 or "

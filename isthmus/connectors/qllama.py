@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
-from isthmus.connectors.fit import check_no_levels, check_width
+from isthmus.connectors.fit import check_counts, check_no_levels, check_width
 from isthmus.connectors.mean_query_pool import MeanQueryPool
 from isthmus.connectors.qformer_layers import Pattern
 from isthmus.connectors.qllama_layers import Pair, QLlamaLayer, visible
@@ -54,9 +54,8 @@ class QLlamaConfig(ConnectorConfig):
     captions: ClassVar[CaptionForm] = "llama"
 
     def __post_init__(self) -> None:
-        for name in ("num_queries", "width", "layers", "heads", "ffn_width", "cross_every", "vocabulary", "embedding"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"QLlamaConfig({name}={getattr(self, name)}) must be 1 or more.")
+        check_counts(self, ("num_queries", "width", "layers", "heads", "ffn_width"))
+        check_counts(self, ("cross_every", "vocabulary", "embedding"))
         if self.width % (2 * self.heads):
             raise ValueError(f"QLlamaConfig(width={self.width}) does not give heads={self.heads} an even width each.")
         if not self.temperature > 0:

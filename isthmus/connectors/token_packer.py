@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.cross_attention import initialise_narrow, torch_attention
-from isthmus.connectors.fit import check_features, check_patches_only
+from isthmus.connectors.fit import check_counts, check_features, check_heads, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.mlp import make_mlp, mlp_flops, mlp_parameters
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
@@ -49,11 +49,8 @@ class TokenPackerConfig(ConnectorConfig):
     heads: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("factor", "width", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"TokenPackerConfig({name}={getattr(self, name)}) must be 1 or more.")
-        if self.width % self.heads:
-            raise ValueError(f"TokenPackerConfig(width={self.width}) does not divide by heads={self.heads}.")
+        check_counts(self, ("factor", "width", "heads"))
+        check_heads(self, self.width, self.heads)
 
     def num_tokens(self, grid: Grid) -> int:
         """Patches / factor ** 2. Raises ValueError when a side of the grid does not divide."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_features, check_patches_only
+from isthmus.connectors.fit import check_counts, check_features, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.connectors.qformer_keys import layer_entries
@@ -43,9 +43,7 @@ class WindowedQFormerConfig(ConnectorConfig):
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("query_side", "window_side", "layers", "head_width", "ffn_width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"WindowedQFormerConfig({name}={getattr(self, name)}) must be 1 or more.")
+        check_counts(self, ("query_side", "window_side", "layers", "head_width", "ffn_width"))
         if self.shrink not in get_args(Shrink):
             raise ValueError(f"shrink must be one of {', '.join(get_args(Shrink))}, but it is {self.shrink!r}.")
         if self.shrink != "area" and self.window_side != 2 * self.query_side:

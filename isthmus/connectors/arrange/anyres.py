@@ -25,6 +25,7 @@ from isthmus.connectors.arrange.base import (
     check_memory,
     check_views,
 )
+from isthmus.connectors.arrange.groups import check_map
 from isthmus.connectors.base import ConnectorConfig
 from isthmus.features import FeatureShape, Grid, LLMShape, Placed, Plan, VisualTokens
 
@@ -159,11 +160,4 @@ class AnyresLayout(Arrangement):
 
 
 def _token_grid(tokens: Grid | None) -> Grid:
-    """The map of one view's tokens. Raises ValueError when they form none."""
-    if tokens is None or (tokens.rows == 1 and tokens.columns > 1) or tokens.frames != 1:
-        raise ValueError(
-            f"Anyres lays the tokens of tiles side by side, so each needs a place in its tile, but this connector's "
-            f"tokens lie as {None if tokens is None else tuple(tokens)} (frames, rows, columns). Use a connector that "
-            f"keeps a map (MlpConfig, AveragePoolConfig, PixelShuffleConfig with order='v2'), or Concatenate()."
-        )
-    return tokens
+    return check_map("Anyres", tokens, piece="tile", instead="Concatenate()")

@@ -106,12 +106,13 @@ def sample(
     return phases
 
 
-def check_map(name: str, tokens: Grid | None) -> Grid:
-    """How the tokens of a view lie. Raises ValueError when they form no map of rows and columns."""
+def check_map(name: str, tokens: Grid | None, *, piece: str = "crop", instead: str = "sampling='grid'") -> Grid:
+    """How the tokens of a view (a `piece` of an image) lie. Raises ValueError when they form no map."""
     if tokens is None or (tokens.rows == 1 and tokens.columns > 1) or tokens.frames != 1:
         raise ValueError(
-            f"{name} lays the tokens of crops side by side, so each needs a place in its crop, but this connector's "
-            f"tokens lie as {None if tokens is None else tuple(tokens)} (frames, rows, columns). Use a connector that "
-            f"keeps a map (MlpConfig, AveragePoolConfig, PixelShuffleConfig with order='v2'), or sampling='grid'."
+            f"{name} lays the tokens of {piece}s side by side, so each needs a place in its {piece}, but this "
+            f"connector's tokens lie as {None if tokens is None else tuple(tokens)} (frames, rows, columns). Use a "
+            f"connector that keeps a map (MlpConfig, AveragePoolConfig, PixelShuffleConfig with order='v2'), or "
+            f"{instead}."
         )
     return tokens
