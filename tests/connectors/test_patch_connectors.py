@@ -5,7 +5,14 @@ import torch
 from oracle_files import oracle, part
 from torch import Tensor, nn
 
-from isthmus.connectors import AveragePoolConfig, Connector, LinearConfig, MlpConfig, PixelShuffleConfig
+from isthmus.connectors import (
+    AveragePoolConfig,
+    Connector,
+    IdentityConfig,
+    LinearConfig,
+    MlpConfig,
+    PixelShuffleConfig,
+)
 from isthmus.features import Features, FeatureShape, Grid, LLMShape
 from isthmus.weights import load_strict
 
@@ -105,3 +112,15 @@ def test_pixel_shuffle_refuses_a_grid_that_does_not_fold() -> None:
         connector(Features(tokens=torch.zeros(1, 3, 4), grid=Grid(1, 1, 3)))
     with pytest.raises(ValueError, match="factor must be 1 or more"):
         PixelShuffleConfig(factor=0)
+
+
+def test_identity_fills_up_with_zeros_when_asked_to() -> None:
+    source = FeatureShape(width=3, grid=Grid(1, 1, 2))
+    wide = LLMShape(embedding_width=5, hidden_width=5, num_layers=1)
+    given = IdentityConfig(pad=True).build(source, wide)(Features(tokens=torch.ones(1, 2, 3), grid=source.grid))
+    assert given.tokens.tolist() == [[[1.0, 1.0, 1.0, 0.0, 0.0]] * 2]
+    with pytest.raises(ValueError, match=r"or pad=True, which fills 2 channels with zeros"):
+        IdentityConfig().build(source, wide)
+    narrow = LLMShape(embedding_width=2, hidden_width=2, num_layers=1)
+    with pytest.raises(ValueError, match=r"3 wide and the language model reads 2\. Use LinearConfig"):
+        IdentityConfig(pad=True).build(source, narrow)
