@@ -120,6 +120,25 @@ def compare(command: commands.Compare, rest: Sequence[str]) -> None:
     print(f"Report: {folder / REPORT_FILE}")
 
 
+def doctor(command: commands.Doctor, rest: Sequence[str]) -> None:
+    """Print a run's signs and what is wrong with it."""
+    from isthmus.cli.doctoring import diagnose, sentences, table
+
+    found = diagnose(command)
+    Console().print(table(found))
+    for sentence in sentences(found.verdict):
+        print(sentence)
+    print(f"Verdict: {found.path}")
+
+
+def curate(command: commands.Curate, rest: Sequence[str]) -> None:
+    """Caption, rank, keep; print what was kept and where the report is."""
+    from isthmus.cli.curating import curate_command
+
+    for line in curate_command(command):
+        print(line)
+
+
 def cost(command: commands.Cost, rest: Sequence[str]) -> None:
     """Print what a model costs."""
     from isthmus.cli.costing import cost_lines
@@ -196,6 +215,8 @@ ACTIONS: dict[type, Callable[[Any, Sequence[str]], None]] = {
     commands.Evaluate: evaluate,
     commands.Ask: ask,
     commands.Chat: chat,
+    commands.Doctor: doctor,
+    commands.Curate: curate,
     commands.Cost: cost,
     commands.Check: check,
     commands.Import: import_run,

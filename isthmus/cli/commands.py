@@ -48,7 +48,7 @@ class Evaluate:
     run: Positional[Path]
     """A run folder."""
     tasks: tuple[str, ...] = ()
-    """Names of benchmarks; none means all of them."""
+    """Names of benchmarks; none means all of them but world/grounding, which is for models trained on boxes."""
     num: int = 200
     """Held-out questions for each family."""
     control: Control = "none"
@@ -95,6 +95,50 @@ class Chat:
     """Of the draws."""
     answer: AnswerForm = "free"
     """Ask every question for a form of answer, in LLaVA-1.5's words: short is a single word or phrase."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Say whether a run learns: the signs beside what they should be, known failures by name, and what to do."""
+
+    run: Positional[Path]
+    """A run folder, finished, going on or broken off."""
+    num: int = 64
+    """Held-out samples for one more look at the weights; 0 reads the log alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curate:
+    """Caption images with one model, rank the captions with another, and keep the best: CapFilt."""
+
+    images: Positional[Path]
+    """A folder of images, or JSON lines of {"image": ..., "text": ...}, whose texts compete with the new ones."""
+    out: Path
+    """The folder to write; a curation that was stopped goes on there."""
+    captioner: str
+    """A run folder with a language model, or a folder or hub id of a captioner in the format of transformers."""
+    ranker: str
+    """A first-stage run folder, a folder or hub id of a dual encoder such as CLIP, or a run with a language model."""
+    root: Path | None = None
+    """What the image paths of JSON lines are relative to; by default the file's own folder."""
+    prompt: str = ""
+    """What the captioner is asked beside the image."""
+    candidates: int = 5
+    """Captions drawn for each image."""
+    keep: int = 1
+    """Captions kept of each image, at most."""
+    least: float | None = None
+    """The score below which nothing is kept."""
+    max_new_tokens: int = 32
+    """Longest caption, in tokens."""
+    top_p: float = 0.9
+    """Draw from the likeliest tokens that make up this share."""
+    temperature: float = 1.0
+    """Of the draw; lower is tamer."""
+    shard: int = 256
+    """Images in a file of results; what a stop can lose."""
+    seed: int = 0
+    """Of the draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +221,8 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "ask": Ask,
     "chat": Chat,
+    "doctor": Doctor,
+    "curate": Curate,
     "cost": Cost,
     "check": Check,
     "import": Import,
@@ -191,6 +237,8 @@ Command = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Ask, tyro.conf.subcommand("ask")]
     | Annotated[Chat, tyro.conf.subcommand("chat")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Curate, tyro.conf.subcommand("curate")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Import, tyro.conf.subcommand("import")]

@@ -14,7 +14,7 @@ from torch.nn import functional
 from isthmus.connectors.reading import Reading
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Features, Plan, Text
-from isthmus.measure.signs import LookingEntropy, effective_rank, mean_cosine
+from isthmus.measure.signs import LookingEntropy, effective_rank, mean_cosine, share_distinct
 from isthmus.model import Output, VisionLanguageModel
 
 _SETS, _VECTORS, _TABLE = 16, 64, 4_096
@@ -42,6 +42,7 @@ def _alignment(model: VisionLanguageModel, batch: Batch, captions: Captions, los
         signs["attention_entropy"] = looking.value
     if images.shape[1] > 1:
         signs |= _token_signs(images, "query")
+        signs["query_distinct"] = float(share_distinct(images[:_SETS]).mean())
     signs["image_cosine"] = float(mean_cosine(images.mean(dim=1)))
     negatives = _negatives(reading, images, captions.image_ids)
     if any(name.startswith("itc") for name in losses):
@@ -125,7 +126,9 @@ def _language(model: VisionLanguageModel, batch: Batch) -> dict[str, float]:
     if placed.tokens.shape[0]:
         signs |= _norm_signs(model, placed.tokens)
         first = placed.lengths[0]
-        alike = [one for one, n in zip(placed.tokens.split(placed.lengths), placed.lengths, strict=True) if n == first]
+        alike = [
+            one for one, n in zip(torch.split(placed.tokens, placed.lengths), placed.lengths, strict=True) if n == first
+        ]
         if first > 1:
             signs |= _token_signs(torch.stack(alike), "visual")
     return signs | image_gain(model, seen, plans)

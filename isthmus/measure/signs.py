@@ -21,7 +21,8 @@ def effective_rank(vectors: Float[Tensor, "*sets vectors width"]) -> Float[Tenso
     """
     values = torch.linalg.svdvals(vectors.float())
     shares = values / values.sum(dim=-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    return torch.special.entr(shares).sum(dim=-1).exp()
+    rank: Tensor = torch.special.entr(shares).sum(dim=-1).exp()
+    return rank
 
 
 def mean_cosine(vectors: Float[Tensor, "*sets vectors width"]) -> Float[Tensor, "*sets"]:
@@ -34,6 +35,13 @@ def mean_cosine(vectors: Float[Tensor, "*sets vectors width"]) -> Float[Tensor, 
     return (whole - unit.square().sum(dim=(-2, -1))) / (count * (count - 1))
 
 
+def share_distinct(vectors: Float[Tensor, "*sets vectors width"], alike: float = 0.9995) -> Float[Tensor, "*sets"]:
+    """The share of a set's vectors that are no copy (a cosine of `alike` or more) of one before them."""
+    unit = nn.functional.normalize(vectors.float(), dim=-1)
+    copies = ((unit @ unit.transpose(-1, -2)) >= alike).tril(diagonal=-1).any(dim=-1)
+    return (~copies).float().mean(dim=-1)
+
+
 class LookingEntropy:
     """While open, notes how evenly queries look at the image in every cross-attention of a Q-Former.
 
@@ -43,7 +51,7 @@ class LookingEntropy:
 
     def __init__(self, model: nn.Module) -> None:
         self.modules = [
-            one for name, one in model.named_modules() if name.endswith(".cross") and isinstance(one, Attention)
+            one for name, one in model.named_modules() if name.split(".")[-1] == "cross" and isinstance(one, Attention)
         ]
         self.found: list[Tensor] = []
         self.handles: list[Any] = []
@@ -63,6 +71,7 @@ class LookingEntropy:
         for handle in self.handles:
             handle.remove()
 
+    @torch.no_grad()
     def _note(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         assert isinstance(module, Attention)
         hidden, (keys, _), mask, *arranged = args

@@ -44,6 +44,7 @@ class Steps:
         set_rates(setup.optimizer, stage.schedule.factor(step, setup.num_steps))
         begun = time.perf_counter()
         batches = setup.feed.step(step)
+        self.batch = batches[0]
         self.feed_seconds += time.perf_counter() - begun
         counts = self._global_counts(batches)
 
@@ -57,10 +58,9 @@ class Steps:
                 syncs = number == len(batches) - 1
                 with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
                     self._backward(batch, counts, parts[number])
-        self.batch = batches[0]
         if is_due(step + 1, setup.num_steps, stage.log_every):
             with autocast(setup):
-                self.signs = look(setup, self.batch)
+                self.signs = look(setup, batches[0])
         if stage.optimizer.clip_norm is not None:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, stage.optimizer.clip_norm)
         setup.optimizer.step()
