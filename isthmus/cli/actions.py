@@ -45,6 +45,9 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         print(f"Finished {run.name}: {run.result['steps']} steps{said}. Run folder: {folder}")
         if board:
             print(f"Curves: tensorboard --logdir {folder}")
+        words = [line["doctor"] for line in run.log() if "doctor" in line]
+        if words and words[-1] not in ("healthy", "early"):
+            print(f"The doctor found: {words[-1]}. What to do: isthmus doctor {folder}")
         if stage.model.llm is None:
             print(f"Search with it: isthmus evaluate {folder}")
         else:
