@@ -127,7 +127,9 @@ def _language(model: VisionLanguageModel, batch: Batch) -> dict[str, float]:
         signs |= _norm_signs(model, placed.tokens)
         first = placed.lengths[0]
         alike = [
-            one for one, n in zip(torch.split(placed.tokens, placed.lengths), placed.lengths, strict=True) if n == first
+            one
+            for one, n in zip(torch.split(placed.tokens, list(placed.lengths)), placed.lengths, strict=True)
+            if n == first
         ]
         if first > 1:
             signs |= _token_signs(torch.stack(alike), "visual")
