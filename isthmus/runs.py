@@ -69,9 +69,10 @@ def find_run(name: str, model: Model, root: Path | None = None) -> "Run":
 def can_start(run: "Run", model: Model) -> bool:
     """Whether a model can start from a run's weights: the two are equal, or see images differently and nothing else.
 
-    Resolution, fit and tiles of the encoder may change between stages (Qwen-VL: 224 px, then 448 px), and an
-    arrangement without weights may give way to another, whose weights start fresh (LLaVA-1.5-HD: the end of rows). A
-    connector that was trained alone may go on before a language model (BLIP-2: the second stage).
+    Resolution, fit, tiles and number format of the encoder may change between stages (Qwen-VL: 224 px, then 448 px),
+    and an arrangement without weights may give way to another, whose weights start fresh (LLaVA-1.5-HD: the end of
+    rows). A connector that was trained alone may go on before a language model (BLIP-2: the second stage), and one may
+    go on inside another (InstructBLIP), before another language model where its way there starts fresh (Video-LLaMA).
     """
     known = run.stage_json["model_fingerprint"]
     if known == model.fingerprint():
@@ -85,9 +86,13 @@ def can_start(run: "Run", model: Model) -> bool:
     changed = replace(theirs, encoder=theirs.encoder.seeing_as(model.encoder))
     if model.connector.shares_weights(theirs.connector):
         changed = replace(changed, connector=model.connector)
-    if theirs.llm is None and model.llm is not None and model.connector.continues(theirs.connector):
-        changed = replace(changed, llm=model.llm, arrange=model.arrange, connector=model.connector)
-    if theirs.llm is not None and not theirs.arrange.parameters(theirs.target()):
+    if model.llm is not None and model.connector.continues(theirs.connector):
+        anew = theirs.llm is None or (model.connector.projects_anew and model.connector != theirs.connector)
+        changed = replace(changed, connector=model.connector)
+        changed = replace(changed, llm=model.llm, arrange=model.arrange) if anew else changed
+    if theirs.llm is not None and (
+        not theirs.arrange.parameters(theirs.target()) or model.arrange.continues(theirs.arrange)
+    ):
         changed = replace(changed, arrange=model.arrange)
     if not theirs.branches:  # further branches may be added: their weights start fresh
         changed = replace(changed, video=model.video, audio=model.audio)

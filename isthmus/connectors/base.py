@@ -105,9 +105,16 @@ class ConnectorConfig:
         """Whether it can go on with the weights of one that was trained alone; its way to the LLM starts fresh."""
         return self == earlier
 
+    def place_of(self, name: str, earlier: "ConnectorConfig") -> str:
+        """The name that a weight of a connector that it continues has in it."""
+        return name
+
     def shares_weights(self, other: "ConnectorConfig") -> bool:
         """Whether one set of weights serves both: they differ, if at all, in choices that no weight depends on."""
         return self == other
+
+    projects_anew: ClassVar[bool] = False
+    """Whether its way to the language model starts fresh where it continues another connector."""
 
     def at_step(self, seed: int, step: int) -> "ConnectorConfig":
         """The choices of one training step, which share its weights: its own, but for those that it draws anew."""

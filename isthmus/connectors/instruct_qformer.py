@@ -52,6 +52,14 @@ class InstructQFormerConfig(ConnectorConfig):
         """The tokenizer of `qformer.text_model`, any that can pad. Raises ValueError when no model names one."""
         return _tokenizer(self.qformer.text_model or self.qformer.start_from, self.qformer.vocabulary)
 
+    def continues(self, earlier: ConnectorConfig) -> bool:
+        """A Q-Former of the same sizes; without its text side (BLIP-2's second stage) that starts as `qformer` says."""
+        return self == earlier or self.qformer.continues(earlier)
+
+    def place_of(self, name: str, earlier: ConnectorConfig) -> str:
+        """Inside, for a Q-Former."""
+        return f"qformer.{name}" if isinstance(earlier, QFormerConfig) else name
+
     def num_tokens(self, grid: Grid) -> int:
         """The number of queries, whatever the grid and the question."""
         return self.qformer.num_queries

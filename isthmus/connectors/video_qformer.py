@@ -5,6 +5,7 @@ Checked against: DAMO-NLP-SG/Video-LLaMA `video_llama.py` `encode_videoQformer_v
 """
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from einops import rearrange, repeat
 from torch import nn
@@ -42,6 +43,21 @@ class VideoQFormerConfig(ConnectorConfig):
                 "The image Q-Former inside VideoQFormerConfig reads no text: leave its text=False and start_from=None. "
                 "Its weights come from a trained BLIP-2."
             )
+
+    projects_anew: ClassVar[bool] = True
+
+    def continues(self, earlier: ConnectorConfig) -> bool:
+        """A Q-Former of the inner one's sizes, which it then shows every frame; the rest starts fresh."""
+        return self == earlier or (
+            isinstance(earlier, QFormerConfig) and self.image.continues(replace(earlier, start_from=None))
+        )
+
+    def place_of(self, name: str, earlier: ConnectorConfig) -> str:
+        """Inside, for a Q-Former."""
+        if not isinstance(earlier, QFormerConfig):
+            return name
+        stacked = name.startswith(("layers.", "norm."))
+        return f"image.stack.{name}" if stacked else f"image.{name}"
 
     @property
     def video(self) -> QFormerConfig:

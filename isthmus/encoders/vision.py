@@ -141,11 +141,15 @@ class VisionEncoder(EncoderConfig):
         views = range(first_view, first_view + cut.num_views)
         return Plan(size=size, tiles=cut.grid, views=views, whole=cut.whole)
 
-    def seeing_as(self, other: EncoderConfig) -> "VisionEncoder":
-        """The same tower at another config's resolution, fit and tiles; positions are interpolated."""
+    def seeing_as(self, other: EncoderConfig) -> EncoderConfig:
+        """The same tower at another config's resolution, fit, tiles and number format; positions are interpolated."""
+        if isinstance(tower := getattr(other, "tower", None), VisionEncoder) and self.seeing_as(tower) == tower:
+            return other  # frame by frame
         if not isinstance(other, VisionEncoder):
             return self
-        return dataclasses.replace(self, image_size=other.image_size, fit=other.fit, tiles=other.tiles)
+        return dataclasses.replace(
+            self, image_size=other.image_size, fit=other.fit, tiles=other.tiles, precision=other.precision
+        )
 
     def tiles_several(self) -> bool:
         """As the config says."""

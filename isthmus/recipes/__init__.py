@@ -62,6 +62,201 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
     "blip2/tiny-stage1": Recipe(
         "blip2", "tiny_stage1", "BLIP-2's first stage on the bundled eye and reader, and the bundled data."
     ),
+    "blip2/stage2-opt": Recipe(
+        "blip2_stage2",
+        "stage2_opt",
+        "Speak: the aligned Q-Former writes captions through a frozen OPT-2.7B, as the paper says.",
+    ),
+    "blip2/stage2-opt-lavis": Recipe(
+        "blip2_stage2",
+        "stage2_opt_lavis",
+        "Speak as the released configuration does: 10 epochs of COCO and Visual Genome captions, other rates.",
+    ),
+    "blip2/stage2-t5": Recipe(
+        "blip2_stage2",
+        "stage2_t5",
+        "Speak: the aligned Q-Former and half a caption go into a frozen Flan-T5-XL, which writes the other half.",
+    ),
+    "blip2/vqa": Recipe(
+        "blip2_tasks",
+        "vqa",
+        "Answer: encoder and Q-Former learn, the Q-Former reads the question too, OPT-2.7B stays frozen.",
+    ),
+    "blip2/caption": Recipe(
+        "blip2_tasks",
+        "caption",
+        'Describe: encoder and Q-Former learn COCO\'s captions after "a photo of", OPT-2.7B stays frozen.',
+    ),
+    "blip2/retrieval": Recipe(
+        "blip2_tasks",
+        "retrieval",
+        "Find: the first stage goes on over COCO with its encoder, captions of one image sharing the target.",
+    ),
+    "instructblip/vicuna": Recipe(
+        "instructblip",
+        "vicuna",
+        "Instruct: a Q-Former that reads the instruction, before a frozen Vicuna-7B.",
+    ),
+    "instructblip/t5": Recipe(
+        "instructblip",
+        "t5",
+        "Instruct: a Q-Former that reads the instruction, before a frozen Flan-T5-XL.",
+    ),
+    "llava15-hd/stage1": Recipe(
+        "llava15_hd",
+        "stage1",
+        "Align: LLaVA-1.5's first stage on CLIP at 224 px, one view an image.",
+    ),
+    "llava15-hd/stage2": Recipe(
+        "llava15_hd",
+        "stage2",
+        "Instruct: up to six tiles merged into one map whose rows end with a learned token, and the whole image.",
+    ),
+    "llava-next/stage1": Recipe(
+        "llava_next",
+        "stage1",
+        "Align: as LLaVA-1.5 does, the MLP alone on 558k captioned images.",
+    ),
+    "llava-next/stage2": Recipe(
+        "llava_next",
+        "stage2",
+        "Instruct: tiles and the whole image, with encoder, MLP, row ends and LLM all learning.",
+    ),
+    "llava-next-interleave/stage1": Recipe(
+        "llava_next_interleave",
+        "stage1",
+        "Align: the MLP between SigLIP and Qwen1.5, as LLaVA-NeXT does.",
+    ),
+    "llava-next-interleave/stage2": Recipe(
+        "llava_next_interleave",
+        "stage2",
+        "Single images: tiles of any resolution, everything learns, as LLaVA-NeXT does.",
+    ),
+    "llava-next-interleave/stage3": Recipe(
+        "llava_next_interleave",
+        "stage3",
+        "Interleave: many images, frames, views and patches of M4-Instruct, half in front of the text, half in place.",
+    ),
+    "deco/stage1": Recipe(
+        "deco",
+        "stage1",
+        "Align: pooling without parameters and the MLP after it, on 558k captioned images.",
+    ),
+    "deco/stage2": Recipe(
+        "deco",
+        "stage2",
+        "Instruct: projector and language model on 665k conversations.",
+    ),
+    "honeybee/stage1": Recipe(
+        "honeybee",
+        "stage1",
+        "Pre-train: the abstractor alone on captions of two collections, as the paper's short schedule says.",
+    ),
+    "honeybee/stage2": Recipe(
+        "honeybee",
+        "stage2",
+        "Instruct: abstractor and language model on thirteen sets in fixed shares, as the paper's short schedule says.",
+    ),
+    "honeybee/stage1-released": Recipe(
+        "honeybee",
+        "stage1_released",
+        "Pre-train as the released configuration does: the last layer, a third of the rate.",
+    ),
+    "honeybee/stage2-released": Recipe(
+        "honeybee",
+        "stage2_released",
+        "Instruct as the released configuration does, on the last layer.",
+    ),
+    "deepstack/l/stage1": Recipe(
+        "deepstack",
+        "l_stage1",
+        "Align: DeepStack-L from the start, the MLP alone on 558k captioned images.",
+    ),
+    "deepstack/l/stage2": Recipe(
+        "deepstack",
+        "l_stage2",
+        "Instruct: DeepStack-L, the MLP and the language model on 665k conversations; the encoder stands still.",
+    ),
+    "deepstack/hd/sft": Recipe(
+        "deepstack",
+        "hd_sft",
+        "Instruct: DeepStack-L-HD, every view of LLaVA-NeXT refined by four crops of its own, tuned from it.",
+    ),
+    "internvl1/stage1": Recipe(
+        "internvl1",
+        "stage1",
+        "Contrast: encoder and text side learn to tell which caption belongs to which image.",
+    ),
+    "internvl1/stage2": Recipe(
+        "internvl1",
+        "stage2",
+        "Generate: encoder and LLaMA stand still; queries and new cross-attention compare, match and write.",
+    ),
+    "internvl1/stage3": Recipe(
+        "internvl1",
+        "stage3",
+        "Instruct: an MLP carries QLLaMA's queries to a frozen Vicuna-7B, on 4M samples.",
+    ),
+    "internvl12/sft": Recipe(
+        "internvl12",
+        "sft",
+        "Instruct: encoder, MLP and a 34-billion language model learn together at a fixed 448 px.",
+    ),
+    "internvl15/stage1": Recipe(
+        "internvl15",
+        "stage1",
+        "Pre-train: encoder and MLP learn on captions, text in images and boxes; the language model stands still.",
+    ),
+    "internvl15/stage2": Recipe(
+        "internvl15",
+        "stage2",
+        "Instruct: all 26 billion parameters learn on conversations of two languages.",
+    ),
+    "qwen-vl/stage1": Recipe(
+        "qwen_vl",
+        "stage1",
+        "Pre-train: encoder and adapter learn from captions at 224 px, through a frozen language model.",
+    ),
+    "qwen-vl/stage2": Recipe(
+        "qwen_vl",
+        "stage2",
+        "Many tasks: everything learns at 448 px, from captions to boxes, text in images and text alone.",
+    ),
+    "qwen-vl/stage3": Recipe(
+        "qwen_vl",
+        "stage3",
+        "Chat: adapter and language model learn from 350k dialogues, the encoder stands still.",
+    ),
+    "mm1/pretrain": Recipe(
+        "mm1",
+        "pretrain",
+        "Pre-train: everything learns, 45% interleaved pages, 45% captions, 10% text.",
+    ),
+    "mm1/sft": Recipe(
+        "mm1",
+        "sft",
+        "Instruct: four crops of 672 px and the whole image, 720 tokens, on about 1.45M samples.",
+    ),
+    "video-llama/vision/stage1": Recipe(
+        "video_llama",
+        "vision_stage1",
+        "Align: a video Q-Former over BLIP-2's frozen one learns from captioned clips and images.",
+    ),
+    "video-llama/vision/stage2": Recipe(
+        "video_llama",
+        "vision_stage2",
+        "Instruct: the same parts learn from conversations about images and clips.",
+    ),
+    "video-llama/audio/stage1": Recipe(
+        "video_llama",
+        "audio_stage1",
+        "Hear: an audio Q-Former joins the trained video branch, which stands still; trained on sounds themselves.",
+    ),
+    "video-llama/audio/stage2": Recipe(
+        "video_llama",
+        "audio_stage2",
+        "Hear and answer: the audio Q-Former learns from questions about sounds.",
+    ),
 }
 
 STUDIES: "dict[str, Recipe[Study]]" = {

@@ -190,8 +190,7 @@ class Feed:
         model, learns = self.model, self.stage.learns_in
         seen: dict[BranchName, CachedEncoder | Encoder] = {}
         plain: CachedEncoder | Encoder
-        if learns("encoder"):
-            assert model.encoder is not None
+        if model.encoder is not None:  # it learns, or an earlier stage has tuned it
             seen["image"] = plain = model.encoder
         else:
             seen["image"], plain = self._cached(self.stage.model.encoder, device, num_samples, self.stage.cached_views)

@@ -17,6 +17,9 @@ class AdamW:
     `rates` gives a part, named by its dotted path, its own peak rate: `(("llm", 2e-5), ("connector", 1e-3))`; the
     longest path that fits a parameter wins. Norms and biases (parameters of fewer than two axes) get no weight decay
     unless `decay_norms_and_biases`. Gradients are clipped to `clip_norm` over all parts together; `None` clips nothing.
+    `layer_decay` lowers the rates of a part towards its input, `(("encoder", 0.95),)`: its last block learns at 0.95
+    times its rate, the one before at 0.95 ** 2, what stands before the first block at one power more than that, what
+    stands outside the blocks at 0.95 (BEiT, arXiv:2106.08254, as salesforce/LAVIS has it for BLIP-2).
 
     Raises:
         ValueError: a rate, decay or clip that is not positive where it must be.
@@ -29,11 +32,14 @@ class AdamW:
     rates: tuple[tuple[str, float], ...] = ()
     decay_norms_and_biases: bool = False
     clip_norm: float | None = 1.0
+    layer_decay: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         wrong = [f"{name}={value}" for name, value in (("peak_lr", self.peak_lr), *self.rates) if not value >= 0]
         if wrong or self.weight_decay < 0:
             raise ValueError(f"Learning rates and weight_decay must be 0 or more, got {wrong or self.weight_decay}.")
+        if any(not 0 < factor <= 1 for _, factor in self.layer_decay):
+            raise ValueError(f"layer_decay must lie above 0 and at most 1, got {self.layer_decay}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, got {self.clip_norm}. Use None to clip nothing.")
 
@@ -49,20 +55,33 @@ class AdamW:
             ValueError: a path in `rates` fits no trainable parameter.
         """
         trainable = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
-        for path, _ in self.rates:
-            if not any(within(name, path) for name, _ in trainable):
-                raise ValueError(
-                    f"AdamW.rates names {path!r}, but nothing that trains has this path. "
-                    f"Name it in the stage's `train` too, or drop the rate."
-                )
+        for field, named in (("rates", self.rates), ("layer_decay", self.layer_decay)):
+            for path, _ in named:
+                if not any(within(name, path) for name, _ in trainable):
+                    raise ValueError(
+                        f"AdamW.{field} names {path!r}, but nothing that trains has this path. "
+                        f"Name it in the stage's `train` too, or drop it."
+                    )
+        scales = self._scales([name for name, _ in trainable])
         found: dict[tuple[float, float], dict[str, Any]] = {}
         for name, parameter in trainable:
             plain = parameter.ndim < 2 and not self.decay_norms_and_biases
-            key = (self.rate(name), 0.0 if plain else self.weight_decay)
+            key = (self.rate(name) * scales[name], 0.0 if plain else self.weight_decay)
             group = found.setdefault(key, {"params": [], "names": [], "peak_lr": key[0], "weight_decay": key[1]})
             group["params"].append(parameter)
             group["names"].append(name)
         return list(found.values())
+
+    def _scales(self, names: list[str]) -> dict[str, float]:
+        """What layer-wise decay leaves of the rate of each of these parameters."""
+        scales = dict.fromkeys(names, 1.0)
+        for path, factor in self.layer_decay:
+            blocks = {name: _block(name, path) for name in names if within(name, path)}
+            count = 1 + max((block for block in blocks.values() if block is not None), default=-1)
+            for name, block in blocks.items():
+                embeds = block is None and "embed" in name
+                scales[name] *= factor ** (count + 1 if embeds else 1 if block is None else count - block)
+        return scales
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:
         """The optimizer over the trainable ones of these named parameters."""
@@ -75,6 +94,12 @@ class AdamW:
 def within(name: str, path: str) -> bool:
     """Whether the dotted `name` is `path` or lies under it."""
     return name == path or name.startswith(path + ".")
+
+
+def _block(name: str, path: str) -> int | None:
+    """The number of the block below `path` that a parameter belongs to: the first number in its name."""
+    numbers = [part for part in name.removeprefix(path).split(".") if part.isdigit()]
+    return int(numbers[0]) if numbers else None
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:

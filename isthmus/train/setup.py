@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -176,8 +177,9 @@ def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: Pro
     Raises:
         ValueError: `train` names nothing, weights do not fit, no usable data.
     """
-    model = build_model(stage)
-    kept = _load_start(model, folder)
+    start = _read_start(folder)
+    model = build_model(stage, tuned=start is not None and any(name.startswith("encoder.") for name in start[1]))
+    kept = set() if start is None else _load_start(model, *start)
     freeze.apply(model, stage.train)
     recompute.apply(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -214,11 +216,14 @@ def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: Pro
     )
 
 
-def build_model(stage: Stage) -> VisionLanguageModel:
-    """The model with fresh parts drawn from the stage's seed, whether or not the encoder is loaded."""
+def build_model(stage: Stage, *, tuned: bool = False) -> VisionLanguageModel:
+    """The model with fresh parts drawn from the stage's seed, whether or not the encoder is loaded.
+
+    It is where the encoder learns, and where an earlier stage has tuned it: features are then not those of its name.
+    """
     seed_torch(stage.seed, "fresh weights")
     model = VisionLanguageModel(stage.model, with_encoder=False)
-    if stage.learns("encoder"):
+    if tuned or stage.learns("encoder"):
         model.encoder = stage.model.encoder.build().requires_grad_(False)
     for name, branch in stage.model.branches.items():
         if stage.learns_in(f"{name}.encoder"):
@@ -226,24 +231,41 @@ def build_model(stage: Stage) -> VisionLanguageModel:
     return model
 
 
-def _load_start(model: VisionLanguageModel, folder: Path) -> set[str]:
+def _read_start(folder: Path) -> tuple[Run, dict[str, Tensor]] | None:
+    """The run that this one starts from, and its weights."""
     start = Run(folder).stage_json["start"]
     if start is None:
-        return set()
+        return None
     run = Run(start["folder"])
     if _hash(run.folder / WEIGHTS_FILE) != start["weights"]:
         raise ValueError(f"The weights of {run.folder} have changed since {folder} started from them. Start a new run.")
-    theirs, weights = run.model_config, run.weights()
-    fresh: tuple[str, ...] = () if to_json(theirs.arrange) == to_json(model.config.arrange) else ("arrange.",)
-    if theirs.llm is None and model.config.llm is not None:
-        fresh = ("arrange.", "connector.project.")
+    return run, run.weights()
+
+
+def _load_start(model: VisionLanguageModel, run: Run, weights: dict[str, Tensor]) -> set[str]:
+    theirs, ours = run.model_config, model.config
+    fresh: tuple[str, ...] = () if ours.arrange.continues(theirs.arrange) else ("arrange.",)
+    weights = _moved(weights, "connector.", lambda name: ours.connector.place_of(name, theirs.connector))
+    weights = _moved(weights, "arrange.", lambda name: ours.arrange.place_of(name, theirs.arrange))
+    goes_on = theirs.llm is None and ours.llm is not None
+    if goes_on or (ours.connector != theirs.connector and ours.connector.continues(theirs.connector)):
         places = saveable(model)
         weights = {name: tensor for name, tensor in weights.items() if name in places}
+        started = tuple(name for name in places if name.startswith("connector.") and name not in weights)
+        fresh = (*fresh, *started, *(("arrange.",) if goes_on else ()))
     if not theirs.branches:
         fresh = (*fresh, *(f"{name}." for name in model.branches))
     return set(
         load_trained(model, weights, source=str(run.folder), with_encoder=model.encoder is not None, fresh=fresh)
     )
+
+
+def _moved(weights: dict[str, Tensor], part: str, place: Callable[[str], str]) -> dict[str, Tensor]:
+    """A part's weights under the names that they have inside another's."""
+    return {
+        part + place(name.removeprefix(part)) if name.startswith(part) else name: weight
+        for name, weight in weights.items()
+    }
 
 
 def _load_save(model: VisionLanguageModel, saved: checkpoint.Saved, kept: set[str]) -> None:

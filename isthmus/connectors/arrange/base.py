@@ -22,6 +22,14 @@ class Arrangement(nn.Module):
 class ArrangementConfig:
     """Choices only. The token count is a closed form of the plan, so prompts are laid out without any weights."""
 
+    def continues(self, earlier: "ArrangementConfig") -> bool:
+        """Whether it can go on with the weights of an earlier stage's arrangement."""
+        return self == earlier
+
+    def place_of(self, name: str, earlier: "ArrangementConfig") -> str:
+        """The name that a weight of an arrangement that it continues has in it."""
+        return name
+
     takes_memory: ClassVar[bool] = False
     """Whether it hands on a connector's memory for gated cross-attention."""
 

@@ -89,6 +89,14 @@ class DeepStack(ArrangementConfig):
             check_map("DeepStack", connector.token_grid(source.grid))
         self.arrange.check(connector, source, target)
 
+    def continues(self, earlier: ArrangementConfig) -> bool:
+        """The layout without groups may be the earlier stage's (DeepStack-L-HD starts from LLaVA-NeXT)."""
+        return earlier in (self, self.arrange)
+
+    def place_of(self, name: str, earlier: ArrangementConfig) -> str:
+        """Inside, where the earlier one was the layout without groups."""
+        return f"arrange.{name}" if earlier == self.arrange else name
+
     def parameters(self, target: LLMShape) -> int:
         """Those of `arrange`: the groups add none."""
         return self.arrange.parameters(target)

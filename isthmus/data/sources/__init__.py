@@ -7,6 +7,7 @@ from isthmus.data.sources.formatted import Formatted
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
 from isthmus.data.sources.nlvr import NlvrBoxes
+from isthmus.data.sources.split_captions import SplitCaptions
 from isthmus.data.sources.text_file import TextFile
 from isthmus.data.sources.textbook import Textbook
 from isthmus.data.sources.world import WorldStyle
@@ -24,6 +25,7 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     Interleaved,
     TextFile,
     Formatted,
+    SplitCaptions,
 )
 
 TYPES: dict[str, type] = {made.__name__: made for made in (*SOURCES, Source, WorldStyle, *SAMPLINGS.values())}
@@ -40,6 +42,7 @@ __all__ = [
     "NlvrBoxes",
     "Source",
     "SourceConfig",
+    "SplitCaptions",
     "TextFile",
     "Textbook",
     "WorldBoxes",

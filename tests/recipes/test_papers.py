@@ -1,0 +1,187 @@
+"""Recipes of published systems: numbers that define them, and every stage of each tried between the bundled models."""
+
+import json
+import math
+import struct
+import wave
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_ears import save_ear
+from tiny_models import save_model
+from tiny_reader import SIZES, WORDS, save_reader
+
+from isthmus.data.sources import LlavaFile, Source, SplitCaptions, WorldCaptions
+from isthmus.encoders import AudioEncoder
+from isthmus.recipes import RECIPES, instructblip, mm1
+from isthmus.recipes.bundled import on_bundled
+from isthmus.recipes.provenance import leaves
+from isthmus.runs import Run
+from isthmus.train.loop import train
+from isthmus.train.stage import AdamW, Stage
+from isthmus.weights import resolve_model
+
+PAPERS = [name for name in RECIPES if name != "quickstart" and "/tiny" not in name]
+
+NUMBERS: dict[str, dict[str, object]] = {
+    "blip2/stage2-opt": {"batch_size": 1_920, "steps": 80_000, "schedule.min_fraction": 0.5, "train": ("connector",)},
+    "blip2/stage2-opt-lavis": {"epochs": 10.0, "schedule.min_fraction": 0.1, "optimizer.betas": (0.9, 0.999)},
+    "blip2/stage2-t5": {"batch_size": 1_520, "model.llm.name": "google/flan-t5-xl", "data.0.of": "SplitCaptions"},
+    "blip2/vqa": {"model.encoder.image_size": 490, "optimizer.layer_decay": (("encoder", 0.95),), "batch_size": 128},
+    "blip2/caption": {"model.encoder.image_size": 364, "model.prompt.prompt": "a photo of", "batch_size": 256},
+    "blip2/retrieval": {"objectives.0.same_image": True, "objectives.1.same_image": True, "batch_size": 224},
+    "instructblip/vicuna": {"steps": 60_000, "optimizer.peak_lr": 1e-5, "schedule.warmup_steps": 1_000},
+    "instructblip/t5": {"batch_size": 192, "start_from": "blip2/stage2-t5"},
+    "llava15-hd/stage2": {"model.encoder.image_size": 224, "model.arrange": "Anyres", "model.arrange.newline": True},
+    "llava-next/stage2": {"optimizer.peak_lr": 1e-5, "optimizer.rates": (("encoder", 2e-6),)},
+    "deco/stage1": {"model.connector.side": 12, "model.connector.depth": 2},
+    "honeybee/stage1": {"steps": 50_000, "optimizer.peak_lr": 3e-4, "model.encoder.layers": (-2,)},
+    "honeybee/stage1-released": {"optimizer.peak_lr": 1e-4, "model.encoder.layers": (-1,)},
+    "honeybee/stage2": {"steps": 4_000, "batch_size": 128, "schedule.warmup_steps": 150},
+    "deepstack/l/stage2": {"model.arrange.groups": 4, "model.arrange.start_layer": 1, "model.arrange.interval": 1},
+    "deepstack/hd/sft": {"model.arrange.every_view": True, "model.encoder.tiles.factor": 2},
+    "internvl1/stage2": {"objectives.1.negatives": "given", "objectives.0.gradients": "both"},
+    "internvl12/sft": {"model.connector.order": "v1", "batch_size": 512, "optimizer.peak_lr": 1e-5},
+    "internvl15/stage1": {"model.encoder.tiles.max_tiles": 12, "model.connector.order": "v2", "batch_size": 2_048},
+    "qwen-vl/stage1": {"batch_size": 30_720, "optimizer.betas": (0.9, 0.98), "optimizer.eps": 1e-6},
+    "qwen-vl/stage3": {"train": ("connector", "llm"), "model.encoder.image_size": 448},
+    "mm1/pretrain": {"data.0.weight": 0.45, "data.1.weight": 0.45, "data.2.weight": 0.10, "batch_size": 512},
+    "mm1/sft": {"model.encoder.image_size": 672, "steps": 10_000},
+    "video-llama/vision/stage1": {"steps": 12_500, "model.encoder.max_frames": 8, "schedule.min_fraction": 0.8},
+    "video-llama/audio/stage2": {"model.audio.connector.num_queries": 8, "schedule.warmup_steps": 400},
+    "llava-next-interleave/stage3": {"data.0.of": "Interleaved", "model.encoder.tile_several": False},
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_the_paper_or_its_code(name: str) -> None:
+    values = dict(leaves(RECIPES[name]()))
+    assert {path: values[path] for path in NUMBERS[name]} == NUMBERS[name]
+
+
+def test_mm1s_rule_gives_the_rates_that_the_paper_rounds_to() -> None:
+    assert [f"{mm1.peak_rate(size):.0e}" for size in (3e9, 7e9, 30e9)] == ["6e-05", "4e-05", "2e-05"]
+
+
+def test_instructblip_draws_by_the_square_root_of_size() -> None:
+    weights = {
+        Path(source.of.path).stem: source.weight  # type: ignore[attr-defined]
+        for source in instructblip.by_square_root({"small": 100, "large": 10_000})
+    }
+    assert weights == pytest.approx({"small": 1 / 11, "large": 10 / 11})
+
+
+def test_every_start_is_a_recipe() -> None:
+    starts = {name: RECIPES[name]().start_from for name in PAPERS}
+    assert {start for start in starts.values() if start is not None} <= set(RECIPES)
+
+
+def test_layer_decay_lowers_the_rates_towards_the_input() -> None:
+    names = ["encoder.embeddings.cls", "encoder.layers.0.w", "encoder.layers.1.w", "encoder.norm", "connector.w"]
+    parameters = [(name, torch.nn.Parameter(torch.zeros(2, 2))) for name in names]
+    groups = AdamW(peak_lr=1.0, layer_decay=(("encoder", 0.5),)).groups(parameters)
+    rates = {name: group["peak_lr"] for group in groups for name in group["names"]}
+    assert rates == dict(zip(names, [0.125, 0.25, 0.5, 0.5, 1.0], strict=True))
+
+
+def test_layer_decay_of_what_does_not_learn_is_refused() -> None:
+    with pytest.raises(ValueError, match="layer_decay names 'encoder'"):
+        AdamW(peak_lr=1.0, layer_decay=(("encoder", 0.5),)).groups([("w", torch.nn.Parameter(torch.zeros(1)))])
+    with pytest.raises(ValueError, match="above 0"):
+        AdamW(peak_lr=1.0, layer_decay=(("encoder", 0.0),))
+
+
+def test_captions_are_cut_in_two_at_the_same_place_every_time() -> None:
+    inner = WorldCaptions(num_scenes=6)
+    whole, cut = inner.build(), SplitCaptions(of=inner).build()
+    for index in range(6):
+        user, assistant = cut[index].turns
+        begun = user.text.removeprefix(whole[index].turns[0].text).strip()
+        assert begun
+        assert assistant.text
+        assert f"{begun} {assistant.text}" == " ".join(whole[index].turns[1].text.split())
+        assert cut[index].turns == SplitCaptions(of=inner).build()[index].turns
+    assert len({cut[index].turns[1].text.split()[0] for index in range(6)}) > 1
+
+
+def sounds(folder: Path) -> Source:
+    """Two tones with a caption each."""
+    rows = []
+    for number, pitch in enumerate((200, 400)):
+        with wave.open(str(folder / f"{number}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            tone = (int(9_000 * math.sin(2 * math.pi * pitch * t / 16_000)) for t in range(8_000))
+            file.writeframes(b"".join(struct.pack("<h", one) for one in tone))
+        said = [{"from": "human", "value": "<audio>\nWhat is it?"}, {"from": "gpt", "value": f"A tone of {pitch}."}]
+        rows.append({"id": str(number), "audio": f"{number}.wav", "conversations": said})
+    (folder / "sounds.json").write_text(json.dumps(rows))
+    return Source(of=LlavaFile(path=str(folder / "sounds.json"), root=str(folder)))
+
+
+def images(folder: Path) -> Source:
+    """Pages with two images in one answer, one of them wide."""
+    for number, size in enumerate(((96, 96), (200, 96))):
+        Image.new("RGB", size, (90, 90 + number, 90)).save(folder / f"{number}.png")
+    said = [{"from": "gpt", "value": "First <image> grey, then <image> wide."}]
+    (folder / "pages.jsonl").write_text(json.dumps({"id": "0", "image": ["0.png", "1.png"], "conversations": said}))
+    return Source(of=LlavaFile(path=str(folder / "pages.jsonl"), root=str(folder)))
+
+
+def small(stage: Stage, root: Path) -> Stage:
+    """The stage on bundled models, two steps of two samples; models that are not bundled are tiny random ones."""
+    reader: dict[str, Any] = {
+        "start_from": save_reader(root), "width": SIZES["hidden_size"], "layers": SIZES["num_hidden_layers"],
+        "heads": SIZES["num_attention_heads"], "ffn_width": SIZES["intermediate_size"], "vocabulary": len(WORDS),
+        "positions": 64,
+    }  # fmt: skip
+    ear = root / "ear"
+    if not ear.is_dir():
+        save_ear("ast", ear)
+    made = on_bundled(stage, steps=2, batch_size=2, reader=reader, translator=save_model("t5", root), ear=str(ear))
+    data = made.data
+    if made.model.audio is not None:
+        assert isinstance(made.model.audio.encoder, AudioEncoder)
+        hears = replace(made.model.audio, encoder=replace(made.model.audio.encoder, window_s=0.4))
+        made = replace(made, model=replace(made.model, audio=hears))
+        data = (sounds(root),)
+    elif stage.name == "mm1/pretrain":
+        data = (images(root), *data[1:])
+    return replace(made, data=data, validation=())
+
+
+CARRIED = {
+    "qwen-vl/stage3": ("encoder.", "encoder."),
+    "internvl1/stage2": ("encoder.", "encoder."),
+    "internvl1/stage3": ("connector.layers.0.cross.", "connector.layers.0.cross."),
+    "video-llama/vision/stage1": ("connector.queries", "connector.image.queries"),
+    "video-llama/audio/stage1": ("connector.", "connector."),
+}
+"""Stages that take over what they do not train: where it stood in the stage before, and where it stands."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("last", [name for name in PAPERS if all(RECIPES[one]().start_from != name for one in PAPERS)])
+def test_every_stage_of_a_chain_takes_two_steps(last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first stage to `last`, each from the weights of the one before."""
+    monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path / "cache"))
+    assert resolve_model("bundled/eye")
+    chain = [last]
+    while (start := RECIPES[chain[0]]().start_from) is not None:
+        chain.insert(0, start)
+    before: Path | None = None
+    for name in chain:
+        folder = tmp_path / "runs" / name
+        run = train(small(RECIPES[name](), tmp_path), folder, start=before, progress=False)
+        assert run.result["steps"] == 2
+        assert run.result["skipped"] == []
+        if name in CARRIED and before is not None:
+            old, new = CARRIED[name]
+            weights, earlier = run.weights(), Run(before).weights()
+            taken = {key: weight for key, weight in weights.items() if key.startswith(new)}
+            assert taken
+            assert all(torch.equal(weight, earlier[old + key.removeprefix(new)]) for key, weight in taken.items())
+        before = folder
