@@ -63,8 +63,7 @@ def pretrain() -> Stage:
         optimizer.weight_decay: paper section 4: 0.1 times the rate, a step: torch multiplies by the rate itself
         optimizer: unverified: betas, eps and clip 1.0
         schedule: paper section 4: 2000 steps of warm-up, cosine to 10%
-        precision: elsewhere: bf16
-        seed: elsewhere: any will do
+        precision, seed: elsewhere: bf16, and any seed
         log_every, save_every, validate_every, validation: elsewhere: chosen here
         cached_views: the encoder learns, so nothing is kept
     """
