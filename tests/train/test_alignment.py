@@ -53,7 +53,10 @@ def test_what_does_not_fit_is_refused_when_the_stage_is_built(root: Path) -> Non
         (lambda: replace(stage, objectives=(ITM(negatives="given"),)), "'hard' or 'random'"),
         (lambda: ITC(label_smoothing=1.0), "label_smoothing=1.0"),
         (lambda: QFormerConfig(embedding=256), "needs text=True"),
-        (lambda: VisionLanguageModel(replace(tiny_chat_model(root), llm=None), with_encoder=False), "no language model"),
+        (
+            lambda: VisionLanguageModel(replace(tiny_chat_model(root), llm=None), with_encoder=False),
+            "no language model",
+        ),
     ]
     for attempt, message in refused:
         with pytest.raises(ValueError, match=message):
