@@ -122,7 +122,7 @@ class Oracle:
             wanted,
             atol=atol,
             rtol=rtol,
-            msg=lambda found: f"{self.name}, {key}: {found}",
+            msg=lambda told: f"{self.name}, {key}: {told}",
         )
         self.compared.add(key)
 
