@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny_towers import PROCESSOR, TOWERS, make, save
 from torch.utils.flop_counter import FlopCounterMode
 
+from isthmus.adapters import Lora
 from isthmus.config import from_json, to_json
 from isthmus.encoders import TILINGS, VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles
@@ -187,7 +188,7 @@ def test_half_precision(precision: str, folders: dict[str, Path]) -> None:
 
 def test_the_config_reads_back_from_json() -> None:
     config = VisionEncoder(name="openai/clip-vit-large-patch14-336", image_size=336, layers=(-2, 5), fit="pad")
-    types = {"VisionEncoder": VisionEncoder, **{made.__name__: made for made in TILINGS.values()}}
+    types = {"VisionEncoder": VisionEncoder, "Lora": Lora, **{made.__name__: made for made in TILINGS.values()}}
     assert from_json(to_json(config), types) == config
     tiled = replace(config, tiles=AnyresTiles(grids=((1, 2), (2, 1))))
     assert from_json(to_json(tiled), types) == tiled
