@@ -81,7 +81,7 @@ def start_around(attention: DeformableAttention) -> None:
 
 def reference_points(grid: tuple[int, int], rows: int, columns: int) -> Float[Tensor, "1 queries 2"]:
     """(x, y) of rows x columns points, row-major, from the first patch centre to the last, as fractions of the map."""
-    high, wide = grid
-    y = torch.linspace(0.5, high - 0.5, rows) / high
-    x = torch.linspace(0.5, wide - 0.5, columns) / wide
+    high, wide = grid  # by arange: loading a model with transformers can hide linspace from a device context
+    y = (0.5 + torch.arange(rows) * ((high - 1) / max(rows - 1, 1))) / high
+    x = (0.5 + torch.arange(columns) * ((wide - 1) / max(columns - 1, 1))) / wide
     return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1).flatten(0, 1)[None]
