@@ -66,6 +66,22 @@ def deepen(model: LlamaForCausalLM, layers: int) -> LlamaForCausalLM:
     return deep
 
 
+ALIKE = (
+    *("small", "large", "yes", "no", "above", "below", "higher", "lower", "bigger", "smaller", "left", "right"),
+    *("0", "1", "2", "3", "4", "5", "6", "7"),
+)
+"""Words that stand in each other's place: while none is told from its fellows, their embeddings grow together."""
+
+
+@torch.no_grad()
+def spread_words(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, length: float = 1.3) -> None:
+    """Move the embedding of every word of `ALIKE` by this length, each in a random direction of its own."""
+    table = model.model.embed_tokens.weight
+    for word in ALIKE:
+        (piece,) = tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+        table[piece] += length * F.normalize(torch.randn(table.shape[1]), dim=0)
+
+
 def tokenizer_texts(library: Library) -> list[str]:
     """All textbook and NLVR text, as much of the world, and every word that the world writes."""
     texts = [text for one in library.figures for text in (one.description, one.caption)]
@@ -187,7 +203,10 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=None, help="a saved speaker to go on from")
     parser.add_argument("--from-progress", type=float, default=0.0, help="where in the curriculum to begin")
     parser.add_argument(
-        "--layers", type=int, default=4, help="layers, more than the saved speaker has for a deeper one"
+        "--layers", type=int, default=6, help="layers, more than the saved speaker has for a deeper one"
+    )
+    parser.add_argument(
+        "--spread", action="store_true", help="move the embeddings of interchangeable words apart first"
     )
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--bags", type=float, default=0.5, help="share of scenes written as grids of word bags")
@@ -206,6 +225,8 @@ def main() -> None:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.start))
         model = LlamaForCausalLM.from_pretrained(str(args.start), dtype=torch.float32)
     model = deepen(model, args.layers)
+    if args.spread:
+        spread_words(model, tokenizer)
     library = Library(library.figures, library.boxes, args.seed + 1_000 * rank, bags=args.bags)
     train(model, library, Encoder(tokenizer), Budget(minutes=args.minutes, steps=args.steps), args, first=rank == 0)
 
