@@ -1,6 +1,7 @@
 """Every test runs with shapes and types checked: jaxtyping annotations are enforced by beartype as modules load."""
 
 import os
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -11,6 +12,18 @@ from jaxtyping import install_import_hook
 from oracle_files import TALLY
 
 install_import_hook("isthmus", "beartype.beartype")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands over what it compared."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["oracles"] = TALLY
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The first process takes it over."""
+    TALLY.update(getattr(node, "workeroutput", {}).get("oracles", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
