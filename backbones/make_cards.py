@@ -31,10 +31,10 @@ ABOUT = {
     ),
     "speaker": (
         "A Llama-style causal language model",
-        "`LlamaForCausalLM`: width 256, 4 layers, 4 heads, 8,000 pieces with byte fallback, 1,024 positions. Trained "
+        "`LlamaForCausalLM`: width 256, 6 layers, 4 heads, 8,000 pieces with byte fallback, 1,024 positions. Trained "
         "on text alone: described scenes of the exact world with questions and answers, NLVR's boxes in words with "
         "human sentences, textbook descriptions and captions. It never saw a picture.",
-        "torchrun --nproc-per-node 2 -m backbones.speaker --data DATA --out FOLDER --log LOG --steps 2780",
+        "torchrun --nproc-per-node 2 -m backbones.speaker --data DATA --out FOLDER --log LOG --steps 6000",
     ),
     "translator": (
         "A T5-style encoder-decoder with the speaker's tokenizer",
