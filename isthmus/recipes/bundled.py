@@ -30,7 +30,7 @@ READER: dict[str, Any] = {
 }  # fmt: skip
 """Sizes of the bundled reader, which a Q-Former starts from."""
 SPEAKER: dict[str, Any] = {
-    "start_from": "bundled/speaker", "width": 256, "layers": 4, "heads": 4, "ffn_width": 704, "vocabulary": 8_000,
+    "start_from": "bundled/speaker", "width": 256, "layers": 6, "heads": 4, "ffn_width": 704, "vocabulary": 8_000,
     "eps": 1e-6, "pool_heads": 4,
 }  # fmt: skip
 """Sizes of the bundled speaker, which QLLaMA starts from."""
