@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import pytest
+from oracle_files import FOLDER, oracles, tabled
 
 from isthmus.evaluate.answers import anls, anls_of_challenge, relaxed_match
 from isthmus.evaluate.caption_words import caption_words
 from isthmus.evaluate.captions import CaptionScores, score_captions
 from isthmus.evaluate.vqa import VqaFlavour, plain_answer, plain_punctuation, vqa_accuracy, vqa_summary
 from isthmus.evaluate.yes_no import gqa_answer, gqa_match, pope, read_yes_no
-from tests.oracle_files import FOLDER, oracles, tabled
 
 FLAVOURS: dict[VqaFlavour, str] = {
     "official": "accuracy_official",
