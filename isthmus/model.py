@@ -19,7 +19,7 @@ from isthmus.data.collate import NO_VIEWS, Batch, Views, collate, collate_captio
 from isthmus.data.instructions import ReadText, instructions
 from isthmus.data.prompts import PROMPTS, PromptStyle, QuestionAnswer
 from isthmus.data.sample import Sample
-from isthmus.data.tokens import Placement
+from isthmus.data.tokens import Placement, Writing
 from isthmus.encoders import ENCODERS, TILINGS, Encoder, EncoderConfig, VisionEncoder
 from isthmus.features import BranchName, Features, FeatureShape, LLMShape, Placed, Plan, Text
 from isthmus.llms import LLMS, AddVisual, CausalLM, Generation, LanguageModel, LayerAddition, LLMConfig, join_additions
@@ -135,17 +135,17 @@ class Model:
         llm = self.llm
         return collate(
             samples,
-            prompt=self.prompt,
-            tokenizer=tokenizer,
+            writing=Writing(
+                prompt=self.prompt,
+                tokenizer=tokenizer,
+                placement=self.placement,
+                max_tokens=llm.max_tokens,
+                kind=llm.kind,
+                for_generation=for_generation,
+            ),
             count_tokens=self._counting(plans),
             plans=self.place(plans),
-            placement=self.placement,
-            max_tokens=llm.max_tokens,
-            kind=llm.kind,
-            for_generation=for_generation,
-            features=features,
-            pixels=pixels,
-            others=others,
+            views={"image": Views(features=features, pixels=pixels), **others},
             read_text=self._read_text(),
         )
 

@@ -150,6 +150,7 @@ class Oracle:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None:
+            assert self.compared, f"{self.name}: nothing was compared"
             assert not self.missing(), f"{self.name}: not compared: {', '.join(self.missing())}"
             TALLY[self.name] = (len(self.compared), dict(self.exempted))
 

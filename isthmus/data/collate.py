@@ -11,9 +11,8 @@ from torch import Tensor
 
 from isthmus.data.captions import CaptionStyle, captions_of
 from isthmus.data.instructions import ReadText
-from isthmus.data.prompts import PromptStyle
 from isthmus.data.sample import Sample
-from isthmus.data.tokens import IGNORED, Encoded, Kind, Placement, encode, placeholder
+from isthmus.data.tokens import IGNORED, Encoded, Writing, encode, placeholder
 from isthmus.features import BranchName, Captions, Features, Plan, Text
 
 
@@ -85,22 +84,15 @@ class Batch:
 def collate(
     samples: Sequence[Sample],
     *,
-    prompt: PromptStyle,
-    tokenizer: Any,
+    writing: Writing,
     count_tokens: Callable[[Plan], int],
     plans: Sequence[Plan],
-    placement: Placement = "in-place",
-    max_tokens: int | None = None,
-    kind: Kind = "causal",
-    for_generation: bool = False,
-    features: Features | None = None,
-    pixels: Float[Tensor, "views *steps channels height width"] | None = None,
-    others: Mapping[BranchName, Views] = NO_VIEWS,
+    views: Mapping[BranchName, Views] = NO_VIEWS,
     read_text: ReadText | None = None,
 ) -> Batch:
-    """One batch of samples; `plans` are those of all their inputs in order, `features` or `pixels` the images' views.
+    """One batch of samples; `plans` are those of all their inputs in order, `views` what each branch sees of them.
 
-    `others` are the views of other branches. `read_text` makes the text of a connector that reads some.
+    `read_text` makes the text of a connector that reads some.
 
     Inputs of dropped turns leave `plans` and the views too.
 
@@ -117,21 +109,20 @@ def collate(
     for row, sample in enumerate(samples):
         own = range(first, first + len(sample.inputs))
         counts = [count_tokens(plans[image]) for image in own]
-        one = encode(sample, prompt, tokenizer, counts, placement, max_tokens, kind, for_generation)
+        one = encode(sample, counts, writing)
         encoded.append(one)
         kept += own[: one.num_images]
         owner += [row] * one.num_images
         first += len(own)
-    views = {"image": Views(features=features, pixels=pixels), **others}
-    chosen, views = _choose_views([plans[image] for image in kept], views)
+    chosen, seen = _choose_views([plans[image] for image in kept], {"image": Views(), **views})
     return Batch(
-        **_pad(encoded, tokenizer, kind, for_generation),
+        **_pad(encoded, writing),
         plans=chosen,
         owner=tuple(owner),
         sample_ids=tuple(sample.id for sample in samples),
-        features=views["image"].features,
-        pixels=views["image"].pixels,
-        others={name: seen for name, seen in views.items() if name != "image"},
+        features=seen["image"].features,
+        pixels=seen["image"].pixels,
+        others={name: own for name, own in seen.items() if name != "image"},
         num_cut=sum(one.cut for one in encoded),
         text=None if read_text is None else read_text(samples, [one.num_exchanges for one in encoded]),
     )
@@ -174,8 +165,9 @@ def collate_captions(
     )
 
 
-def _pad(encoded: Sequence[Encoded], tokenizer: Any, kind: Kind, for_generation: bool) -> dict[str, Any]:
-    left = for_generation and kind == "causal"
+def _pad(encoded: Sequence[Encoded], writing: Writing) -> dict[str, Any]:
+    tokenizer, for_generation = writing.tokenizer, writing.for_generation
+    left = for_generation and writing.kind == "causal"
     length = max(len(one.ids) for one in encoded)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else placeholder(tokenizer)
     rows: dict[str, list[list[Any]]] = {"ids": [], "mask": [], "labels": [], "visual": []}
@@ -189,7 +181,7 @@ def _pad(encoded: Sequence[Encoded], tokenizer: Any, kind: Kind, for_generation:
         ):
             rows[name].append([*([filler] * blank), *values] if left else [*values, *([filler] * blank)])
     padded: dict[str, Any] = {name: torch.tensor(values) for name, values in rows.items()}
-    if kind == "encoder-decoder" and not for_generation:
+    if writing.kind == "encoder-decoder" and not for_generation:
         width = max(len(one.target) for one in encoded)
         targets = [[*one.target, *([IGNORED] * (width - len(one.target)))] for one in encoded]
         padded["decoder_labels"] = torch.tensor(targets)

@@ -32,23 +32,30 @@ class Encoded:
     cut: bool = False
 
 
-def encode(
-    sample: Sample,
-    prompt: PromptStyle,
-    tokenizer: Any,
-    counts: Sequence[int],
-    placement: Placement,
-    max_tokens: int | None,
-    kind: Kind,
-    for_generation: bool,
-) -> Encoded:
-    """One sample through its prompt style and tokenizer.
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """How samples become rows of tokens: in which style, by which tokenizer, for which kind of model.
+
+    `max_tokens` bounds a row (None: nothing does). For generation the last answer is left to the model.
+    """
+
+    prompt: PromptStyle
+    tokenizer: Any
+    placement: Placement = "in-place"
+    max_tokens: int | None = None
+    kind: Kind = "causal"
+    for_generation: bool = False
+
+
+def encode(sample: Sample, counts: Sequence[int], writing: Writing) -> Encoded:
+    """One sample as `writing` says; its image `i` takes `counts[i]` positions.
 
     Raises:
         ValueError: as `tokenise`; or (in training) nothing is supervised, or an encoder-decoder gets several answers.
     """
-    segments = prompt.render(sample, tokenizer, for_generation=for_generation)
-    if kind == "encoder-decoder":
+    prompt, tokenizer, placement, max_tokens = writing.prompt, writing.tokenizer, writing.placement, writing.max_tokens
+    segments = prompt.render(sample, tokenizer, for_generation=writing.for_generation)
+    if writing.kind == "encoder-decoder":
         one = tokenise_pair(segments, tokenizer, counts, placement=placement, max_tokens=max_tokens, name=sample.id)
         supervised = len(one.target)
     else:
@@ -62,12 +69,12 @@ def encode(
             name=sample.id,
         )
         supervised = sum(label != IGNORED for label in one.labels[1:])
-    if not for_generation and not supervised:
+    if not writing.for_generation and not supervised:
         raise ValueError(
             f"Nothing is supervised in sample {sample.id!r} as {type(prompt).__name__} writes it: no loss. "
             f"It needs an assistant turn with text; its roles are {[turn.role for turn in sample.turns]}."
         )
-    if for_generation and one.cut:
+    if writing.for_generation and one.cut:
         raise ValueError(
             f"The prompt of sample {sample.id!r} is longer than max_tokens={max_tokens}. Raise max_tokens."
         )

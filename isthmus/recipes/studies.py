@@ -43,10 +43,10 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=80, save_every=80, validate_every=80),
+        base=replace(stage(), steps=60, save_every=60, validate_every=60),
         arms=ARMS,
         seeds=(1, 2),
-        tune_rates=(1e-3, 3e-3, 1e-2),
+        tune_rates=(3e-3, 1e-2, 3e-2),
         tune_seeds=(101,),
         tune_fraction=0.15,
         items_per_task=50,

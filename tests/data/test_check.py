@@ -6,6 +6,7 @@ from isthmus.data.check import check
 from isthmus.data.collate import Batch, collate
 from isthmus.data.prompts import QuestionAnswer
 from isthmus.data.sample import Sample, Turn
+from isthmus.data.tokens import Writing
 from isthmus.features import Grid, Plan
 
 PLAN = Plan(size=(8, 8), tiles=Grid(1, 1, 1), views=range(1))
@@ -25,11 +26,9 @@ def batch(kind: str) -> Batch:
     samples = [Sample(id="one", turns=turns, images=(Picture(),)), Sample(id="two", turns=(turns[1],))]  # type: ignore[arg-type]
     return collate(
         samples,
-        prompt=QuestionAnswer(),
-        tokenizer=byte_tokenizer(),
+        writing=Writing(prompt=QuestionAnswer(), tokenizer=byte_tokenizer(), kind=kind),  # type: ignore[arg-type]
         count_tokens=lambda plan: 4,
         plans=[PLAN],
-        kind=kind,  # type: ignore[arg-type]
     )
 
 

@@ -8,13 +8,16 @@ from tiny_models import byte_tokenizer
 from tokenizers import Tokenizer, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from isthmus.data.collate import Batch, collate
+from isthmus.data.collate import Batch, Views, collate
 from isthmus.data.prompts import Plain, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.data.sample import Sample, Turn
-from isthmus.data.tokens import tokenise
+from isthmus.data.tokens import Writing, tokenise
 from isthmus.features import Features, Grid, Plan
 
 TOKENIZER = byte_tokenizer()
+
+
+WRITTEN = ("placement", "max_tokens", "kind", "for_generation")
 
 
 class Picture:
@@ -38,10 +41,16 @@ def plans(number: int) -> list[Plan]:
 
 def batch(*samples: Sample, prompt: PromptStyle | None = None, **options: Any) -> Batch:
     number = sum(len(one.images) for one in samples)
+    written = {name: options.pop(name) for name in WRITTEN if name in options}
+    seen = Views(**{name: options.pop(name) for name in ("features", "pixels") if name in options})
     return collate(
         samples,
-        prompt=QuestionAnswer() if prompt is None else prompt,
-        tokenizer=options.pop("tokenizer", TOKENIZER),
+        writing=Writing(
+            prompt=QuestionAnswer() if prompt is None else prompt,
+            tokenizer=options.pop("tokenizer", TOKENIZER),
+            **written,
+        ),
+        views={"image": seen, **options.pop("others", {})},
         count_tokens=lambda plan: 3 * len(plan.views),
         plans=options.pop("plans", plans(number)),
         **options,

@@ -17,7 +17,7 @@ from isthmus.data.prompts import ChatTemplate, Plain, PromptStyle, QuestionAnswe
 from isthmus.data.sample import Sample, Turn
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
-from isthmus.data.tokens import encode
+from isthmus.data.tokens import Writing, encode
 from isthmus.data.video import FileVideo
 
 CHAT = "[user] @Is it in @ or @?\n[assistant] The first.$\n[user] And @?\n[assistant] No.$\n[assistant]"
@@ -100,10 +100,10 @@ def test_every_style_places_inputs_of_every_kind(style: PromptStyle, written: st
 def test_each_input_takes_its_own_count() -> None:
     counts = [3, 1, 2, 4]
     tokenizer = byte_tokenizer()
-    placed = encode(MIXED, QuestionAnswer(), tokenizer, counts, "in-place", None, "causal", False)
+    placed = encode(MIXED, counts, Writing(prompt=QuestionAnswer(), tokenizer=tokenizer, placement="in-place"))
     runs = "".join("x" if one else " " for one in placed.visual).split()
     assert [len(run) for run in runs] == counts
-    front = encode(MIXED, QuestionAnswer(), tokenizer, counts, "before-bos", None, "causal", False)
+    front = encode(MIXED, counts, Writing(prompt=QuestionAnswer(), tokenizer=tokenizer, placement="before-bos"))
     assert front.visual[:10] == (True,) * 10
     assert not any(front.visual[10:])
     assert sorted(front.ids) == sorted(placed.ids)
