@@ -21,7 +21,7 @@ FIRST_RELATIONS = ("left of", "above", "bigger")
 """A relation and its opposite together tell nothing by either item alone; one of each pair first gives a foothold."""
 FIRST_FAMILIES = ("attribute", "position")
 """To look up one thing by another is learnt first, by itself: all other families build on it."""
-ALL_FAMILIES = (*FAMILIES, *("relation", "count") * 4, *("attribute",) * 2, "position", "reading")
+ALL_FAMILIES = (*FAMILIES, *("relation",) * 4, *("count",) * 7, *("attribute", "position") * 2, "reading")
 """The harder families are asked more often."""
 SHORT = WorldStyle(items=(1, 4), writing=0.2, chart=0.08)
 FULL = WorldStyle(items=(1, 6), writing=0.3, chart=0.12)

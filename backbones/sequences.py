@@ -72,6 +72,12 @@ class Encoder:
         """The user's part of a turn."""
         return [*self.pieces("\n" if after_context else ""), *self.pieces(f"Question: {turn.question} Answer:")]
 
+    def hints_of(self, turn: Turn, asked_end: int) -> list[tuple[int, Hint]]:
+        """Where the hints of a turn's question stand, whose tokens end at this position."""
+        prompt = f"Question: {turn.question} Answer:"
+        before = asked_end - len(self.pieces(prompt))
+        return [(before + self.place(prompt, len("Question: ") + hint.end), hint) for hint in turn.hints]
+
     def encode(self, document: Document, rng: random.Random, *, longest: int = 512) -> Sequence:
         """A document; what is no answer weighs little, a scene's tokens (drawn at random) least.
 
@@ -94,10 +100,8 @@ class Encoder:
             said = [*self.pieces(f" {turn.answer}"), end]
             if len(ids) + len(asked) + len(said) > longest:
                 break
-            prompt = f"Question: {turn.question} Answer:"
-            before = len(ids) + len(asked) - len(self.pieces(prompt))
-            hints += [(before + self.place(prompt, len("Question: ") + hint.end), hint) for hint in turn.hints]
             ids += asked
+            hints += self.hints_of(turn, len(ids))
             weights += [rest] * len(asked)
             answers.append(Answer(family=turn.family, first=len(ids), end=len(ids) + len(said)))
             ids += said

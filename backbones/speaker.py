@@ -254,7 +254,7 @@ def train(
         padded = pad(batch, encoder.tokenizer.pad_token_id)
         hints = [(hint.kind, row, place, hint.labels) for row, one in enumerate(batch) for place, hint in one.hints]
         bags = [one.bags for one in batch]
-        loss = loss_of(model, *padded, bags, heads, hints, means, rest=0.2, noise=progress > 0.6)
+        loss = loss_of(model, *padded, bags, heads, hints, means, rest=0.2, noise=progress < 0.75)
         torch.autograd.backward(loss)
         share_gradients([model, heads])
         means.add("loss", float(loss.detach()))

@@ -1,8 +1,9 @@
 """Train the translator: a T5-shaped encoder-decoder with the speaker's tokenizer, on text alone.
 
 Three in four examples are a context and a question in the encoder and the answer in the decoder; one in four is span
-corruption (T5, arXiv:1910.10683, section 3.1.4). One command:
-`python -m backbones.translator --data DATA --tokenizer isthmus/bundled/speaker --out FOLDER --minutes 18`.
+corruption (T5, arXiv:1910.10683, section 3.1.4). Its words begin with the speaker's embeddings, and its encoder gets
+hints (`backbones.hints`). One command:
+`python -m backbones.translator --data DATA --speaker isthmus/bundled/speaker --out FOLDER --log LOG --minutes 30`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 from backbones.budget import Budget, Log, Means
 from backbones.documents import Document, Library
+from backbones.hints import Hint, HintHeads
 from backbones.lookup_start import start_encoder_heads
 from backbones.optimise import Both
 from backbones.real import read_figures, read_nlvr
@@ -35,18 +37,23 @@ class Pair:
     read: list[int]
     said: list[int]
     exact: bool
+    hints: tuple[tuple[int, Hint], ...] = ()
+    """Positions in `read` that a hint is given at."""
 
 
-def new_translator(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
-    """An untrained translator."""
+def new_translator(speaker: Path, tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
+    """An untrained translator, whose word embeddings are the speaker's, brought to T5's scale."""
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=256, d_kv=64, d_ff=256, num_layers=3, num_decoder_layers=3, num_heads=4,
+        vocab_size=len(tokenizer), d_model=256, d_kv=64, d_ff=256, num_layers=5, num_decoder_layers=2, num_heads=4,
         feed_forward_proj="gated-gelu", dropout_rate=0.0, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
         relative_attention_num_buckets=32, relative_attention_max_distance=128,
     )  # fmt: skip
     model = T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
     start_encoder_heads(model)
+    words = LlamaForCausalLM.from_pretrained(str(speaker), dtype=torch.float32).model.embed_tokens.weight.detach()
+    with torch.no_grad():
+        model.shared.weight.copy_(words / words.pow(2).mean().sqrt())
     return model
 
 
@@ -76,14 +83,20 @@ def pairs_of(document: Document, encoder: Encoder, rng: random.Random, *, questi
         sentinels = tokenizer.convert_tokens_to_ids([f"<extra_id_{place}>" for place in range(12)])
         return [corrupt(context, sentinels, end, rng)] if context else []
     turns = rng.sample(document.turns, min(questions, len(document.turns)))
-    return [
-        Pair(
-            read=[*context, *encoder.question(turn, after_context=True), end],
-            said=[*encoder.pieces(f" {turn.answer}"), end],
-            exact=turn.family not in FREE,
+    told = [(encoder.place(document.context, hint.end), hint) for hint in document.hints]
+    told = [(place, hint) for place, hint in told if place < len(context)]
+    pairs = []
+    for turn in turns:
+        read = [*context, *encoder.question(turn, after_context=True)]
+        pairs.append(
+            Pair(
+                read=[*read, end],
+                said=[*encoder.pieces(f" {turn.answer}"), end],
+                exact=turn.family not in FREE,
+                hints=(*told, *encoder.hints_of(turn, len(read))),
+            )
         )
-        for turn in turns
-    ]
+    return pairs
 
 
 def pad_rows(rows: list[list[int]], padding: int) -> Tensor:
@@ -95,16 +108,31 @@ def pad_rows(rows: list[list[int]], padding: int) -> Tensor:
 
 
 def loss_of(
-    model: T5ForConditionalGeneration, pairs: list[Pair], padding: int, means: Means, *, strength: float
+    model: T5ForConditionalGeneration,
+    pairs: list[Pair],
+    padding: int,
+    heads: HintHeads,
+    means: Means,
+    *,
+    strength: float,
 ) -> Tensor:
-    """Cross-entropy of what is said; every other row's input is shaken by noise of up to `strength` of its size."""
+    """Cross-entropy of what is said; every other row's input is shaken by noise of up to `strength` of its size.
+
+    Three tenths of every kind of hint's loss is added.
+    """
     read, said = pad_rows([pair.read for pair in pairs], padding), pad_rows([pair.said for pair in pairs], padding)
     embedded = model.shared(read)
     amount = strength * torch.rand(len(pairs), 1, 1) * (torch.rand(len(pairs), 1, 1) < 0.5)
     noise = (torch.rand_like(embedded) * 2 - 1) * (3 * embedded.detach().pow(2).mean()).sqrt()
     shifted = torch.cat([torch.full((len(pairs), 1), padding), said[:, :-1]], dim=1)
     mask = read != padding
-    memory = model.encoder(inputs_embeds=embedded + amount * noise, attention_mask=mask).last_hidden_state
+    seen = model.encoder(inputs_embeds=embedded + amount * noise, attention_mask=mask, output_hidden_states=True)
+    memory = seen.last_hidden_state
+    hints = [(hint.kind, row, place, hint.labels) for row, pair in enumerate(pairs) for place, hint in pair.hints]
+    extra = torch.zeros(())
+    for name, hinted in heads(seen.hidden_states, hints).items():
+        means.add(f"hint {name}", float(hinted.detach()))
+        extra = extra + 0.3 * hinted
     hidden = model.decoder(
         input_ids=shifted, encoder_hidden_states=memory, encoder_attention_mask=mask, use_cache=False
     ).last_hidden_state
@@ -118,7 +146,7 @@ def loss_of(
     if not exact.all():
         means.add("rest loss", float(losses[~exact].detach().mean()))
     weights = torch.where(exact, 1.0, 0.2)
-    return (losses * weights).sum() / weights.sum()
+    return (losses * weights).sum() / weights.sum() + extra
 
 
 def draw_batches(library: Library, encoder: Encoder, *, progress: float, tokens: int) -> list[list[Pair]]:
@@ -145,7 +173,7 @@ def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder with textbook_figures and nlvr")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="the speaker's folder")
+    parser.add_argument("--speaker", type=Path, required=True, help="its tokenizer and word embeddings")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=18.0)
@@ -159,11 +187,12 @@ def main() -> None:
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
     library = Library(read_figures(args.data, "train"), read_nlvr(args.data, "dev"), args.seed)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.tokenizer))
-    model = new_translator(tokenizer)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(str(args.speaker))
+    model = new_translator(args.speaker, tokenizer)
     if args.start is not None:
         model = T5ForConditionalGeneration.from_pretrained(str(args.start), dtype=torch.float32)
-    optimizer = Both([model], matrix_rate=args.rate, other_rate=2 * args.rate, decay=0.05)
+    heads = HintHeads(model.config.d_model)
+    optimizer = Both([model, heads], matrix_rate=args.rate, other_rate=2 * args.rate, decay=0.05)
     encoder, means, log = Encoder(tokenizer), Means(), Log(args.log)
     budget, saved = Budget(minutes=args.minutes, steps=args.steps), 0.0
     batches: list[list[Pair]] = []
@@ -175,9 +204,8 @@ def main() -> None:
                 progress=args.from_progress + (1 - args.from_progress) * budget.progress(),
                 tokens=args.tokens,
             )
-        loss = loss_of(
-            model, batches.pop(), tokenizer.pad_token_id, means, strength=0.3 if budget.progress() > 0.5 else 0.0
-        )
+        strength = 0.3 if 0.5 < budget.progress() < 0.85 else 0.0
+        loss = loss_of(model, batches.pop(), tokenizer.pad_token_id, heads, means, strength=strength)
         torch.autograd.backward(loss)
         means.add("loss", float(loss.detach()))
         means.add("gradient norm", optimizer.step(budget.rate(warmup_steps=40)))

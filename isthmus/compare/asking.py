@@ -57,6 +57,10 @@ class Asking:
         """What this run is shown, its own kind of picture first."""
         return ("text-only",) if self.asked.blind else ("none", "mean-image", "shuffled")
 
+    @property
+    def _chief(self) -> list[tuple[str, int]]:
+        return [(task, num) for task, num in self.asked.tasks if task in self.asked.headline]
+
     def ask(self, report: Callable[[float, str], None]) -> None:
         """Ask everything; `report` gets the part done."""
         controls = self.controls
@@ -73,9 +77,10 @@ class Asking:
         plain: list[Sample] = []
         choices: list[Sample] = []
         seeing = control in ("none", "text-only")
-        most = self.asked.control_items if control == "shuffled" else self.asked.items_per_task
-        for task in self.asked.tasks if seeing else self.asked.headline:
-            items = items_of(task, self.asked.items_per_task)[:most]
+        for task, num in self.asked.tasks:
+            if not seeing and task not in self.asked.headline:
+                continue
+            items = items_of(task, num)[: self.asked.control_items if control == "shuffled" else num]
             (choices if BENCHMARKS[task].form == "retrieval" else plain).extend(items)
         answers: list[Answer] = []
         if plain:
@@ -99,8 +104,7 @@ class Asking:
 
     def watched_items(self) -> list[Sample]:
         """The first items of every headline task."""
-        num = min(self.asked.watch_items, self.asked.items_per_task)
-        return [item for task in self.asked.headline for item in items_of(task, self.asked.items_per_task)[:num]]
+        return [item for task, num in self._chief for item in items_of(task, num)[: self.asked.watch_items]]
 
     def watched_accuracy(self) -> float:
         """Accuracy on the watched items after training, from the answers that are there."""
@@ -121,7 +125,7 @@ class Asking:
 
     def first_token_ms(self) -> float:
         """Median time from a picture's file to the first new token, on this machine, beside the other workers."""
-        item = items_of(self.asked.headline[0], self.asked.items_per_task)[0]
+        item = items_of(*self._chief[0])[0]
         model = self.run.load_model(with_encoder=True)
         return time_to_first_token(model, item, repeats=3).first_token_ms
 

@@ -39,7 +39,7 @@ def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[E
     for task in study.tasks:
         if BENCHMARKS[task].form != "answer" or not order:
             continue
-        items = [item for item in items_of(task, study.items_per_task) if all(item.id in answers[arm] for arm in order)]
+        items = [item for item in items_of(task, study.items_of(task)) if all(item.id in answers[arm] for arm in order)]
         chosen = sorted(items, key=lambda item: not _disagree(item, answers, order))
         shown: set[str] = set()
         for item in chosen:

@@ -25,9 +25,9 @@ DONE = "done.json"
 class Asked:
     """What a judged run is asked."""
 
-    tasks: tuple[str, ...]
+    tasks: tuple[tuple[str, int], ...]
+    """Every task and how many of its items, where it has as many."""
     headline: tuple[str, ...]
-    items_per_task: int
     control_items: int
     watch_items: int
     blind: bool
@@ -80,9 +80,8 @@ class Job:
 def asked_of(study: Study, arm: str) -> Asked:
     """What an arm's judged runs are asked."""
     return Asked(
-        tasks=study.tasks,
+        tasks=tuple((task, study.items_of(task)) for task in study.tasks),
         headline=study.headline,
-        items_per_task=study.items_per_task,
         control_items=study.control_items,
         watch_items=study.watch_items,
         blind=arm == TEXT_ONLY,
@@ -121,7 +120,7 @@ def features_jobs(root: Path, study: Study, workers: int) -> list[Job]:
 def levels_job(root: Path, study: Study) -> Job:
     """What can be had on every task without looking."""
     asked = asked_of(study, "")
-    decides = {"tasks": list(study.tasks), "items": study.items_per_task}
+    decides = {"tasks": to_json(asked.tasks)}
     return Job(
         kind="levels",
         folder=job_folder(root, "levels", "tasks", (), decides),

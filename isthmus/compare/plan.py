@@ -73,7 +73,7 @@ class StudyPlan:
 
     def _full_work(self, arm: str) -> float:
         study = self.study
-        questions = len(study.tasks) * study.items_per_task
+        questions = sum(study.items_of(task) for task in study.tasks)
         questions += len(study.headline) * (study.watch_items + (0 if arm == TEXT_ONLY else 2 * study.control_items))
         return training_work(self.stages[arm]) + answering_work(self.stages[arm], questions)
 

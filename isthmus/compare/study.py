@@ -65,6 +65,8 @@ class Study:
     tasks: tuple[str, ...] = DEFAULT_TASKS
     headline: tuple[str, ...] = ("world/attribute", "world/position", "world/count")
     items_per_task: int = 200
+    headline_items: int | None = None
+    """Items of every headline task, where that is more than of the others."""
     control_items: int = 100
     """Items a headline task that the shuffled-image control is asked; the mean-image control is asked all of them."""
     watch_items: int = 200
@@ -112,6 +114,12 @@ class Study:
                 )
             if not stage.validation:
                 raise ValueError(f"Arm {arm.name!r} has no `validation` data: rates are chosen by validation loss.")
+
+    def items_of(self, task: str) -> int:
+        """How many items of a task every judged run is asked, where the task has as many."""
+        if task in self.headline and self.headline_items is not None:
+            return self.headline_items
+        return self.items_per_task
 
     def every_arm(self) -> tuple[Arm, ...]:
         """The arms, or every combination of the factors' levels ("mlp, 144 tokens"); without the text-only arm."""

@@ -62,7 +62,7 @@ def encode_share(job: Job, report: Report) -> None:
     asked = job.asked
     assert asked is not None
     report(0.0, "listing pictures")
-    pictures = list(_pictures(job.stages, asked.tasks, asked.items_per_task))
+    pictures = list(_pictures(job.stages, asked.tasks))
     own = list({image.key: image for image in pictures[number::of]}.values())
     for start in range(0, len(own), _AT_ONCE):
         _encode(encoder, own[start : start + _AT_ONCE])
@@ -78,10 +78,10 @@ def find_levels(job: Job, report: Report) -> None:
     assert job.asked is not None
     begun = time.process_time()
     found = {}
-    for place, task in enumerate(job.asked.tasks):
+    for place, (task, num) in enumerate(job.asked.tasks):
         report(place / len(job.asked.tasks), task)
         reference = BENCHMARKS[task].items("train", REFERENCE)
-        items = items_of(task, job.asked.items_per_task)
+        items = items_of(task, num)
         found[task] = {"count": len(items), **dataclasses.asdict(levels(items, reference))}
     write_whole(job.folder / LEVELS_FILE, json.dumps(found, indent=1))
     job.finish(JobResult(job=job.name, kind="levels", prepare_core_seconds=time.process_time() - begun))
@@ -97,16 +97,16 @@ def _encode(encoder: CachedEncoder, images: Sequence[ImageRef]) -> None:
                 _encode(encoder, [image])
 
 
-def _pictures(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Iterator[ImageRef]:
+def _pictures(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Iterator[ImageRef]:
     seen: set[str] = set()
-    for sample in _samples(stages, tasks, items):
+    for sample in _samples(stages, tasks):
         for image in (*sample.images, *sample.meta.get("candidates", ())):
             if image.key not in seen:
                 seen.add(image.key)
                 yield image
 
 
-def _samples(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Iterator[Sample]:
+def _samples(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Iterator[Sample]:
     """Every sample that these stages train on and validate with, then every benchmark item."""
     read: set[tuple[object, ...]] = set()
     for stage in stages:
@@ -121,8 +121,8 @@ def _samples(stages: Sequence[Stage], tasks: Sequence[str], items: int) -> Itera
             mixture = Mixture(sources, seed=seed, accept=lambda sample: None)
             for position in range(len(mixture) if most is None else min(most, len(mixture))):
                 yield mixture[position]
-    for name in tasks:
-        yield from items_of(name, items)
+    for name, num in tasks:
+        yield from items_of(name, num)
 
 
 def train_and_ask(job: Job, report: Report) -> None:

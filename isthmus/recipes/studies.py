@@ -39,7 +39,7 @@ def quickstart() -> Study:
         arms: MLP: LLaVA-1.5, arXiv:2310.03744; average pool: DeCo, arXiv:2405.20985; pixel shuffle: InternVL 1.5,
             arXiv:2404.16821; Q-Former: BLIP-2, arXiv:2301.12597, its width and depth brought down to the small models
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
-        tasks, headline, items_per_task, control_items, watch_items, margin: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
     return Study(
         name="quickstart",
@@ -63,14 +63,15 @@ def readme() -> Study:
         base: the recipe `quickstart`
         arms: as in the study `quickstart`
         name, base.steps, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
-        tasks, headline, items_per_task, control_items, watch_items, margin: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
     return replace(
         quickstart(),
         name="readme",
         base=replace(stage(), steps=250, save_every=250, validate_every=50),
         seeds=(1, 2, 3, 4, 5),
-        items_per_task=1_000,
+        items_per_task=200,
+        headline_items=1_000,
         control_items=200,
         watch_items=100,
     )
@@ -88,7 +89,7 @@ def shelf() -> Study:
         base.steps: here: what two hours on two cores allow 27 connectors
         arms: the papers on each connector's page; sizes and what else an arm changes: here, in `recipes/shelf.py`
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
-        tasks, headline, items_per_task, control_items, watch_items, margin: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
     return Study(
         name="shelf",

@@ -42,6 +42,7 @@ def tiny_study(root: Path, **changes: object) -> Study:
         tasks=("world/count", "nlvr/exact"),
         headline=("world/count",),
         items_per_task=4,
+        headline_items=5,
         control_items=3,
         watch_items=2,
         text_only="linear",
@@ -113,11 +114,11 @@ def test_a_whole_study(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert early is not None
     seeing = results.finals("mlp")[2]
     assert set(seeing.scores) == {"none", "mean-image", "shuffled"}
-    assert seeing.counts["none"] == {"world/count": 4, "nlvr/exact": 4}
+    assert seeing.counts["none"] == {"world/count": 5, "nlvr/exact": 4}
     assert seeing.counts["shuffled"] == {"world/count": 3}
     assert set(results.finals(TEXT_ONLY)[1].scores) == {"text-only"}
     answers = read_answers(next(folder.glob("jobs/final/mlp/seed-2-*")) / "answers" / "none.jsonl")
-    assert len(answers) == 8
+    assert len(answers) == 9
     assert all("Question:" in answer.prompt for answer in answers)
     assert seeing.encoder_calls == 0
 
