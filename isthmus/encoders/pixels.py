@@ -24,13 +24,17 @@ class Normalisation:
     resample: int
 
 
+_TIMM = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+"""PIL's numbers of the filters that timm names."""
+
+
 def read_normalisation(name: str) -> Normalisation:
-    """The normalisation in the processor file of a model folder or hub id.
+    """The normalisation in the processor file of a model folder or hub id, or in the config of a timm model.
 
     Raises:
         ValueError: the processor file is missing, or names no mean and deviation for three channels.
     """
-    for file in ("preprocessor_config.json", "processor_config.json"):
+    for file in ("preprocessor_config.json", "processor_config.json", "config.json"):
         path = cached_file(
             name,
             file,
@@ -42,6 +46,8 @@ def read_normalisation(name: str) -> Normalisation:
             continue
         data = json.loads(Path(path).read_text())
         data = data.get("image_processor", data)
+        if "mean" in (timm := data.get("pretrained_cfg") or {}):
+            data = {"image_mean": timm["mean"], "image_std": timm.get("std"), "resample": _TIMM[timm["interpolation"]]}
         if "image_mean" in data and "image_std" in data:
             return _normalisation(data, f"{name}/{file}")
     raise ValueError(

@@ -12,9 +12,15 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
+from isthmus.encoders.timm_towers import TIMM, describe_timm, prefix_of, timm_states, trim_timm, with_timm
 from isthmus.weights import quiet_transformers
+
+
+def _hidden_states(tower: nn.Module, pixels: Tensor, options: dict[str, bool]) -> tuple[Tensor, ...]:
+    states: tuple[Tensor, ...] = tower(pixels, output_hidden_states=True, **options).hidden_states
+    return states
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,10 @@ class Family:
     norm: str
     positions: Literal["argument", "always"]
     pooler: bool = False
+    states: Callable[[nn.Module, Tensor, dict[str, bool]], tuple[Tensor, ...]] = _hidden_states
+    """The hidden states, embeddings first."""
+    embeddings: bool = True
+    """Whether the embeddings can be had as layer 0."""
 
 
 def _none(config: Any) -> int:
@@ -58,6 +68,14 @@ FAMILIES: dict[str, Family] = {
         model="DeiTModel", prefix=_class_and_distillation, norm="layernorm", positions="argument", pooler=True
     ),
     "internvl_vision": Family(model="InternVLVisionModel", prefix=_class, norm="layernorm", positions="always"),
+    TIMM: Family(
+        model="TimmWrapperModel",
+        prefix=prefix_of,
+        norm="timm_model.norm",
+        positions="always",
+        states=timm_states,
+        embeddings=False,
+    ),
     "ijepa": Family(model="IJepaModel", prefix=_none, norm="layernorm", positions="argument"),
 }
 
@@ -67,6 +85,9 @@ def read_any(source: str) -> Any:
     """The config of any model, from its config.json alone; it is shared, so change a copy. Raises ValueError."""
     try:
         return transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except ImportError:
+        with_timm(source)
+        raise
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"Cannot read the config of {source!r}: {str(error).splitlines()[0]} Give a folder in the transformers "
@@ -80,6 +101,11 @@ def read_config(source: str) -> Any:
     Raises:
         ValueError: no readable config, or a model that is no vision tower known here.
     """
+    return copy.deepcopy(_vision_part(source))
+
+
+@functools.lru_cache(maxsize=32)
+def _vision_part(source: str) -> Any:
     whole = read_any(source)
     config = getattr(whole, "vision_config", whole)
     if config.model_type not in FAMILIES:
@@ -87,7 +113,9 @@ def read_config(source: str) -> Any:
             f"{source!r} is a {config.model_type!r} model, not a vision tower that can be used here: "
             f"{', '.join(FAMILIES)}. A folder of a whole model (CLIP, SigLIP, BLIP-2) is used by its vision part."
         )
-    return copy.deepcopy(config)
+    if config.model_type == TIMM:
+        describe_timm(config, source)
+    return config
 
 
 def commit_of(source: str) -> str:
@@ -109,6 +137,8 @@ def native_size(config: Any) -> int:
 
 def ffn_products(config: Any) -> int:
     """Multiply-adds of one token in one feed-forward: 2 d f, or 3 d f where it is gated."""
+    if config.model_type == TIMM:
+        return int(config.ffn_products)
     width = int(config.hidden_size)
     inner = int(getattr(config, "intermediate_size", 0) or width * getattr(config, "mlp_ratio", 4))
     if getattr(config, "use_swiglu_ffn", False):
@@ -128,6 +158,8 @@ def make_tower(config: Any, *, final_norm: bool, source: str | None, dtype: torc
     made = getattr(transformers, family.model)
     config.vision_use_head = False  # SigLIP's pooling head
     options: dict[str, Any] = {"add_pooling_layer": False} if family.pooler else {}
+    if config.model_type == TIMM:
+        trim_timm(config)
     if source is None:
         tower: nn.Module = made._from_config(config, **options)
     else:
@@ -135,12 +167,14 @@ def make_tower(config: Any, *, final_norm: bool, source: str | None, dtype: torc
             tower, info = made.from_pretrained(
                 source, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
-        lacking = [key for key in info["missing_keys"] if final_norm or family.norm not in key]
+        norm = family.norm.rpartition(".")[2]
+        lacking = [key for key in info["missing_keys"] if final_norm or norm not in key.split(".")]
         if lacking or info["mismatched_keys"]:
             raise ValueError(
                 f"The weights in {source!r} are not those of its config: missing {sorted(lacking)[:5]}, of another "
                 f"shape {sorted(map(str, info['mismatched_keys']))[:5]}. Download or save the model again."
             )
     if not final_norm:
-        setattr(tower, family.norm, nn.Identity())
+        owner, _, norm = family.norm.rpartition(".")
+        setattr(tower.get_submodule(owner), norm, nn.Identity())
     return tower.eval()

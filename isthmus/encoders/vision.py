@@ -172,6 +172,8 @@ class VisionEncoder(EncoderConfig):
                 raise ValueError(
                     f"{self.name!r} has {count} blocks, so layers go from {-count - 1} to {count}, but {layer} came."
                 )
+            if layer % (count + 1) == 0 and not FAMILIES[config.model_type].embeddings:
+                raise ValueError(f"{self.name!r} does not give its embeddings: layer {layer} came, use 1 to {count}.")
         return tuple(layer % (count + 1) for layer in self.layers)
 
     def trimmed(self) -> Any:
@@ -194,6 +196,7 @@ class VisionTower(Encoder):
         family = FAMILIES[tower.model_type]
         self.skipped = 0 if config.class_token else family.prefix(tower)
         self.options = config.options(tower)
+        self.states = family.states
         self.norm_name = family.norm if config.final_norm else ""
         tower = make_tower(config.trimmed(), final_norm=config.final_norm, source=source, dtype=self.dtype)
         self.tower = add_lora(tower, config.lora)
@@ -235,9 +238,9 @@ class VisionTower(Encoder):
         return self._layers(pixels)
 
     def _layers(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        states = self.tower(pixels, output_hidden_states=True, **self.options).hidden_states
+        states = self.states(self.tower, pixels, self.options)
         chosen = [states[depth] for depth in self.depths]
         if self.norm_name:
-            chosen = [getattr(self.tower, self.norm_name)(state) for state in chosen]
+            chosen = [self.tower.get_submodule(self.norm_name)(state) for state in chosen]
         levels = (state[:, self.skipped + self.shape.prefix :] for state in chosen[1:])
         return chosen[0][:, self.skipped :], *levels

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_towers import PROCESSOR, TOWERS, make, save
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.utils import is_timm_available
 
 from isthmus.adapters import Lora
 from isthmus.config import from_json, to_json
@@ -241,3 +242,12 @@ def test_layer_and_class_token_give_llavas_numbers(layer: int, class_token: bool
         said = config.build()(tensors["inputs/pixel_values"]).tokens
     expected = tensors[f"outputs/select_{layer}_{'cls_patch' if class_token else 'patch'}"]
     torch.testing.assert_close(said, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(is_timm_available(), reason="timm is installed")
+@pytest.mark.parametrize("labels", [{}, {"label_names": ["a"]}])
+def test_a_timm_tower_without_timm_says_what_to_install(labels: dict[str, object], tmp_path: Path) -> None:
+    config = {"model_type": "timm_wrapper", "architecture": "vit_tiny_patch16_224", "num_classes": 1, **labels}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="timm library, which is not installed"):
+        VisionEncoder(name=str(tmp_path)).shape()
