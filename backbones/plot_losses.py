@@ -12,13 +12,25 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
+def in_one_row(records: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The records of one log or of several behind one another: where steps begin again, they are counted on."""
+    before, last = 0.0, 0.0
+    counted = []
+    for record in records:
+        if record["step"] < last:
+            before += last
+        last = record["step"]
+        counted.append({**record, "step": before + last})
+    return counted
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("log", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="+", help="values of the log, one curve each")
     args = parser.parse_args()
-    records = [json.loads(line) for line in args.log.read_text().splitlines()]
+    records = in_one_row([json.loads(line) for line in args.log.read_text().splitlines()])
     figure, axes = plt.subplots(figsize=(6, 3.2), dpi=90)
     for name in args.names:
         points = [(record["step"], record[name]) for record in records if name in record]
