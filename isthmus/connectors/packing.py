@@ -18,14 +18,19 @@ class Packing:
 
     @staticmethod
     def of(mask: Bool[Tensor, "rows length"]) -> "Packing | None":
-        """The packing of rows whose real tokens are marked; `None` where there is no padding."""
-        if bool(mask.all()):
+        """The packing of rows whose real tokens are marked; `None` where there is no padding, or no content (meta)."""
+        if mask.is_meta or bool(mask.all()):
             return None
         return Packing(places=mask.flatten().nonzero()[:, 0], rows=mask.shape[0], length=mask.shape[1])
 
     def pack(self, padded: Float[Tensor, "rows length width"]) -> Float[Tensor, "tokens width"]:
         """The real tokens, one after another."""
         return padded.flatten(0, 1).index_select(0, self.places)
+
+    def first(self, packed: Float[Tensor, "tokens width"]) -> Float[Tensor, "rows 1 width"]:
+        """The first token of each row, which is real in every text."""
+        begins = torch.arange(self.rows, device=self.places.device) * self.length
+        return packed.index_select(0, torch.searchsorted(self.places, begins))[:, None]
 
     def unpack(self, packed: Float[Tensor, "tokens width"]) -> Float[Tensor, "rows length width"]:
         """Rows with zeros for padding."""
@@ -47,6 +52,8 @@ class Groups:
     @staticmethod
     def of(owner: Int[Tensor, " rows"], views: int) -> "Groups | None":
         """The groups of rows that read image `owner[i]`; `None` where they are too unequal to gain by it."""
+        if owner.is_meta:  # shapes alone, for costs: as many rows an image
+            return Groups(rows=owner.new_empty(views, -(-len(owner) // views)), places=torch.empty_like(owner))
         counts = torch.bincount(owner, minlength=views)
         most = int(counts.max())
         if views * most > 2 * len(owner):

@@ -18,7 +18,7 @@ from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
 from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_heads import AlignmentHeads
-from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight
+from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight, Told
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
 from isthmus.connectors.reading import Reading
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
@@ -220,12 +220,12 @@ class QFormer(Connector):
         owner: Sequence[int] | None = None,
         past: Read | None = None,
         packed: bool = False,
-        tell_text: bool = True,
+        told: Told = "all",
     ) -> Read:
         """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
 
         Images may come looked at already (`look`), so that passes share their cross-attention keys and values. `packed`
-        skips the text's padding, whose places then hold zeros; without `tell_text` no text is given.
+        skips the text's padding, whose places then hold zeros; `told` leaves outputs out that nobody asks for.
 
         `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
         see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).
@@ -256,12 +256,12 @@ class QFormer(Connector):
         kept: list[Pair] = []
         for number, layer in enumerate(self._stack()):
             earlier = past.past[number] if past is not None else None
-            tells = tell_text or number + 1 < len(self.layers)
-            queries, words, own = layer(queries, words, sight, pairs[number], earlier, tell_text=tells)
+            telling = told if number + 1 == len(self.layers) else "all"
+            queries, words, own = layer(queries, words, sight, pairs[number], earlier, told=telling)
             kept += [] if own is None else [own]
-        if words is not None and packing is not None:
+        if words is not None and packing is not None and told == "all":
             words = packing.unpack(words)
-        return Read(queries=queries, text=words if tell_text else None, past=tuple(kept))
+        return Read(queries=queries, text=None if told == "none" else words, past=tuple(kept))
 
     def look(self, features: Features) -> Looked:
         """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""

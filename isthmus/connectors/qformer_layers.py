@@ -17,6 +17,8 @@ from isthmus.connectors.packing import Groups, Packing
 
 NORM_EPS = 1e-12
 Pattern = Literal["uni-modal", "bidirectional", "causal"]
+Told = Literal["all", "first", "none"]
+"""Which of the text's outputs a pass gives: all, each row's first ([CLS]), or none."""
 Pair = tuple[Tensor, Tensor]
 
 
@@ -127,12 +129,12 @@ class QFormerLayer(nn.Module):
         vision: Pair | None,
         past: Pair | None,
         *,
-        tell_text: bool = True,
+        told: Told = "all",
     ) -> tuple[Tensor | None, Tensor | None, Pair | None]:
         """Both streams after this layer, and the queries' own self-attention keys and values.
 
-        `past` are those keys and values from an earlier pass, for a causal text that comes without queries. Without
-        `tell_text` the text is only looked at and comes out as it was, for a last layer whose text nobody asks for.
+        `past` are those keys and values from an earlier pass, for a causal text that comes without queries. A
+        last layer may be told for each text's first token alone, or for none: the text is then only looked at.
         """
         own = None if queries is None else self.attention.pair(queries)
         words = None if text is None else self.attention.pair(text)
@@ -145,11 +147,15 @@ class QFormerLayer(nn.Module):
             if self.cross is not None and vision is not None:
                 new_queries = self.cross(new_queries, vision, sight.patches, sight.groups)
             new_queries = self.query_ffn(new_queries)
-        if text is not None and tell_text:
+        if text is not None and told != "none":
             assert words is not None
             assert self.text_ffn is not None
-            view = _text_view(own if past is None else past, words, sight)
-            new_text = self.text_ffn(self.attention(text, *view, sight.packing))
+            pair, mask = _text_view(own if past is None else past, words, sight)
+            if told == "all":
+                new_text = self.text_ffn(self.attention(text, pair, mask, sight.packing))
+            else:
+                first = text[:, :1] if sight.packing is None else sight.packing.first(text)
+                new_text = self.text_ffn(self.attention(first, pair, mask[:, :1]))
         return new_queries, new_text, own
 
     def _query_view(self, own: Pair, words: Pair | None, sight: Sight) -> tuple[Pair, Tensor | None]:

@@ -51,13 +51,15 @@ class QFormerReading:
 
     @cached_property
     def words(self) -> Read:
-        """The captions' own pass."""
-        return self.module.read(None, self.captions.contrast, mask="uni-modal", packed=True)
+        """The captions' own pass, told at their first token."""
+        return self.module.read(None, self.captions.contrast, mask="uni-modal", packed=True, told="first")
 
     @cached_property
     def written(self) -> Tensor:
-        """The captions' pass over the cached queries, [rows, length, width]."""
-        told = self.module.read(None, self.captions.write, mask="causal", past=self.queries, packed=True).text
+        """The captions' pass over the cached queries without each one's last token, [rows, length - 1, width]."""
+        write = self.captions.write
+        before = Text(ids=write.ids[:, :-1], mask=write.mask[:, :-1] & write.mask[:, 1:])
+        told = self.module.read(None, before, mask="causal", past=self.queries, packed=True).text
         assert told is not None
         return told
 
@@ -93,7 +95,7 @@ class QFormerReading:
             if looked.patches is not None:
                 raise ValueError("Padded features cannot be exchanged between processes: use features of one length.")
             looked = _joined(looked, self.module.look_at(others, None))
-        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner, packed=True, tell_text=False)
+        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner, packed=True, told="none")
         assert self.joint.queries is not None
         return self.heads.judge(self.joint.queries)
 
@@ -102,7 +104,7 @@ class QFormerReading:
         targets = self.captions.targets[:, 1:]
         places = targets != IGNORED
         assert self.module.words is not None
-        return self.heads.write(self.written[:, :-1][places], self.module.words.weight), targets[places]
+        return self.heads.write(self.written[places], self.module.words.weight), targets[places]
 
 
 def _joined(first: Looked, second: Looked) -> Looked:

@@ -66,6 +66,27 @@ def test_text_that_nobody_asks_for_is_not_told() -> None:
     image = Features(tokens=torch.randn(2, 5, 6), grid=SOURCE.grid)
     text = Text(ids=torch.randint(1, 20, (2, 3)), mask=torch.ones(2, 3, dtype=torch.bool))
     whole = module.read(image, text, mask="bidirectional")
-    short = module.read(image, text, mask="bidirectional", tell_text=False)
+    short = module.read(image, text, mask="bidirectional", told="none")
     assert short.text is None
     torch.testing.assert_close(short.queries, whole.queries)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("pattern", ["uni-modal", "causal"])
+def test_the_first_token_alone_is_told_as_among_all(pattern: str, packed: bool) -> None:
+    torch.manual_seed(3)
+    module = CONFIG.build_alone(SOURCE).double().train()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    image = Features(tokens=torch.randn(3, 5, 6, dtype=torch.float64), grid=SOURCE.grid)
+    mask = torch.arange(4)[None] < torch.tensor([4, 1, 3])[:, None]
+    text = Text(ids=torch.randint(1, 20, (3, 4)), mask=mask)
+    found = []
+    for told in ("all", "first"):
+        module.zero_grad()
+        first = module.read(image, text, mask=pattern, packed=packed, told=told).text[:, :1]
+        assert first.shape == (3, 1, 8)
+        (first.sin() * torch.arange(1.0, 9.0)).sum().backward()
+        found.append((first, {name: one.grad for name, one in module.named_parameters() if one.grad is not None}))
+    for plain, short in zip(*found, strict=True):
+        torch.testing.assert_close(short, plain, atol=1e-11, rtol=1e-9)
