@@ -8,6 +8,7 @@ from isthmus.connectors.average_pool import AveragePoolConfig
 from isthmus.connectors.mlp import MlpConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
 from isthmus.connectors.qformer import QFormerConfig
+from isthmus.recipes.bundled import READER
 from isthmus.recipes.quickstart import stage
 from isthmus.recipes.shelf import arms
 
@@ -15,15 +16,7 @@ ARMS = (
     Arm(name="mlp", replace=(("model.connector", MlpConfig(depth=2)),)),
     Arm(name="average-pool", replace=(("model.connector", AveragePoolConfig(side=6)),)),
     Arm(name="pixel-shuffle", replace=(("model.connector", PixelShuffleConfig(factor=2)),)),
-    Arm(
-        name="q-former",
-        replace=(
-            (
-                "model.connector",
-                QFormerConfig(num_queries=36, width=192, layers=4, heads=6, ffn_width=768, dropout=0.0),
-            ),
-        ),
-    ),
+    Arm(name="q-former", replace=(("model.connector", QFormerConfig(num_queries=36, dropout=0.0, **READER)),)),
 )
 """144 tokens without compression, and three ways to 36 tokens."""
 
@@ -37,19 +30,19 @@ def quickstart() -> Study:
         base: the recipe `quickstart`
         base.steps: here: what ten minutes on two cores allow
         arms: MLP: LLaVA-1.5, arXiv:2310.03744; average pool: DeCo, arXiv:2405.20985; pixel shuffle: InternVL 1.5,
-            arXiv:2404.16821; Q-Former: BLIP-2, arXiv:2301.12597, its width and depth brought down to the small models
+            arXiv:2404.16821; Q-Former: BLIP-2, arXiv:2301.12597, with the sizes and first weights of the bundled reader
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=60, save_every=60, validate_every=60),
+        base=replace(stage(), steps=50, save_every=50, validate_every=50),
         arms=ARMS,
         seeds=(1, 2),
-        tune_rates=(3e-3, 1e-2, 3e-2),
+        tune_rates=(1e-3, 3e-3, 1e-2),
         tune_seeds=(101,),
         tune_fraction=0.15,
-        items_per_task=50,
+        items_per_task=40,
         control_items=40,
         watch_items=40,
         text_only="average-pool",
@@ -68,11 +61,11 @@ def readme() -> Study:
     return replace(
         quickstart(),
         name="readme",
-        base=replace(stage(), steps=250, save_every=250, validate_every=50),
+        base=replace(stage(), steps=150, save_every=150, validate_every=50),
         seeds=(1, 2, 3, 4, 5),
         items_per_task=200,
         headline_items=1_000,
-        control_items=200,
+        control_items=100,
         watch_items=100,
     )
 
