@@ -61,7 +61,7 @@ def readme() -> Study:
     return replace(
         quickstart(),
         name="readme",
-        base=replace(stage(), steps=150, save_every=150, validate_every=50),
+        base=replace(stage(), steps=120, save_every=120, validate_every=40),
         seeds=(1, 2, 3, 4, 5),
         items_per_task=200,
         headline_items=1_000,
