@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -69,12 +69,15 @@ def fingerprint(config: object) -> str:
 
 
 def replace_at(config: T, path: str, value: object) -> T:
-    """A copy of `config` with the field at a dotted path (`"model.encoder.image_size"`) replaced.
+    """A copy of `config` with the field at a dotted path (`"model.encoder.image_size"`, `"data.0.weight"`) replaced.
 
     Raises:
         ValueError: a part of the path is not a field, with the nearest that is.
     """
     head, _, rest = path.partition(".")
+    if isinstance(config, tuple) and rest and head.isdigit() and int(head) < len(config):
+        place = int(head)
+        return cast(T, (*config[:place], replace_at(config[place], rest, value), *config[place + 1 :]))
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
         raise ValueError(f"Cannot set {path!r}: {config!r} is a value, it has no fields.")
     known = [field.name for field in dataclasses.fields(config)]

@@ -83,6 +83,11 @@ def can_start(run: "Run", model: Model) -> bool:
             return False
     except ValueError:  # its config, or a model that it names, cannot be read any more
         return False
+    return goes_on_from(theirs, model)
+
+
+def goes_on_from(theirs: Model, model: Model) -> bool:
+    """Whether an earlier stage's weights can start a later one's model; `can_start` says where the two may differ."""
     changed = replace(theirs, encoder=theirs.encoder.seeing_as(model.encoder))
     if model.connector.shares_weights(theirs.connector):
         changed = replace(changed, connector=model.connector)
@@ -170,6 +175,11 @@ class Run:
         if not path.is_file():
             raise ValueError(f"{self.folder} has no {path.name}: nothing was saved yet, or nothing was validated.")
         return weights.load_safetensors(path)
+
+    def has_own(self, part: str) -> bool:
+        """Whether the run keeps weights of its own for a top-level part: this stage or an earlier one trained it."""
+        path = self.folder / WEIGHTS_FILE
+        return path.is_file() and any(name.startswith(part + ".") for name in weights.names_in(path))
 
     def load_model(
         self, device: str | torch.device = "cpu", which: Literal["last", "best"] = "last", with_encoder: bool = True

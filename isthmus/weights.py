@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -59,6 +59,21 @@ def load_safetensors(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{str(path)!r} is not a whole safetensors file ({error}). Save or download it again."
         ) from error
+
+
+def names_in(path: str | Path) -> tuple[str, ...]:
+    """The names of the tensors of one safetensors file, without reading them.
+
+    Raises:
+        ValueError: the file is missing, or is not in the safetensors format.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"No weights file {str(path)!r}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return tuple(file.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{str(path)!r} is not a whole safetensors file ({error}). Save it again.") from error
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:

@@ -10,12 +10,18 @@ from isthmus.cli.stages import TYPES
 from isthmus.config import from_json, to_json
 from isthmus.data.sources import LlavaFile
 from isthmus.encoders import VisionEncoder
-from isthmus.recipes import RECIPES, STUDIES, Recipe, find, llava15
+from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
+from isthmus.recipes import CHAINS, RECIPES, STUDIES, Recipe, find, llava15
 from isthmus.recipes.provenance import DEFAULT, leaves, provenance, table
 from isthmus.train.loop import train
 from isthmus.weights import BUNDLED
 
-EVERY: dict[str, Recipe[Any]] = {**{f"study {name}": study for name, study in STUDIES.items()}, **RECIPES}
+EVERY: dict[str, Recipe[Any]] = {
+    **{f"study {name}": study for name, study in STUDIES.items()},
+    **{f"chain {name}": chain for name, chain in CHAINS.items()},
+    **RECIPES,
+}
 BUNDLED_RECIPES = [name for name in RECIPES if name == "quickstart" or "/tiny" in name]
 """Recipes whose models and data come with the package; tests/recipes/test_papers.py tries the others by replacement."""
 
@@ -47,6 +53,16 @@ def test_the_name_is_the_stages_and_json_reads_back(name: str) -> None:
     stage = RECIPES[name]()
     assert stage.name == name
     assert from_json(to_json(stage), TYPES) == stage
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_of_recipes_that_go_on_from_one_another(name: str) -> None:
+    chain = CHAINS[name]()
+    assert chain.name == name
+    assert chain.stages == tuple(RECIPES[stage.name]() for stage in chain.stages)
+    assert name not in RECIPES
+    chain.check()
+    assert [task for task in chain.asked if task not in {**BENCHMARKS, **ALIGNMENT}] == []
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

@@ -3,13 +3,14 @@
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from rich.console import Console
 
 from isthmus.cli import commands
 from isthmus.cli.fields import with_fields
-from isthmus.recipes import RECIPES, STUDIES, Recipe, find
+from isthmus.recipes import CHAINS, RECIPES, STUDIES, Recipe, find
 
 T = TypeVar("T")
 
@@ -20,21 +21,24 @@ def act(command: object, rest: Sequence[str]) -> None:
 
 
 def train(command: commands.Train, rest: Sequence[str]) -> None:
-    """Train a recipe's stage, or go on with a run."""
+    """Train a recipe's stage or a chain of them, or go on with a run."""
+    if command.recipe in CHAINS or (command.resume is not None and (command.resume / "chain.json").is_file()):
+        _train_chain(command, rest)
+        return
     from isthmus.cli.stages import saved_stage
     from isthmus.runs import new_run_folder
     from isthmus.train.loop import train as run_training
 
     if command.resume is not None:
-        if command.recipe is not None or rest or command.out is not None:
-            raise ValueError("--resume FOLDER goes on with the stage in that folder: give no recipe, field or --out.")
+        _check_resume(command, rest)
         folder, stage = command.resume, saved_stage(command.resume)
     else:
         if command.recipe is None:
-            raise ValueError(f"Name a recipe, or a run to --resume. Recipes: {', '.join(RECIPES)}.")
+            raise ValueError(f"Name a recipe, or a run to --resume. Recipes: {', '.join((*CHAINS, *RECIPES))}.")
+        known: dict[str, Recipe[Any]] = {**CHAINS, **RECIPES}
+        find(command.recipe, known, "recipe")
         stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"train {command.recipe}")
-        if command.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("Several processes train into one folder, so name it: --out FOLDER.")
+        _check_out(command)
         folder = command.out or new_run_folder(stage.name)
     board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
     resume = command.resume is not None
@@ -54,17 +58,47 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
             print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
 
 
+def _train_chain(command: commands.Train, rest: Sequence[str]) -> None:
+    from isthmus.cli.chaining import train_command
+
+    chain = None
+    if command.resume is not None:
+        _check_resume(command, rest)
+    else:
+        assert command.recipe is not None
+        chain = _resolved(CHAINS, "recipe", command.recipe, rest, f"train {command.recipe}")
+        _check_out(command)
+    for one in train_command(chain, command):
+        Console().print(one, soft_wrap=isinstance(one, str), markup=False, highlight=False)
+
+
+def _check_resume(command: commands.Train, rest: Sequence[str]) -> None:
+    if command.recipe is not None or rest or command.out is not None:
+        raise ValueError("--resume FOLDER goes on with the stage in that folder: give no recipe, field or --out.")
+
+
+def _check_out(command: commands.Train) -> None:
+    if command.out is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("Several processes train into one folder, so name it: --out FOLDER.")
+
+
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
-    """Ask a run the questions of its tasks, and print the accuracy of each."""
+    """Ask a run the questions of its tasks, and print the accuracy of each; of a chain's folder, every run."""
+    from isthmus.cli.chaining import evaluate_command, is_chain
     from isthmus.cli.evaluating import check_tasks, evaluate_run, table
     from isthmus.runs import Run
 
     check_tasks(command.tasks)
+    if is_chain(command.run):
+        for one in evaluate_command(command):
+            Console().print(one, soft_wrap=isinstance(one, str), markup=False, highlight=False)
+        return
     if Run(command.run).model_config.llm is None:
         from isthmus.cli import retrieving
 
         found = retrieving.retrieve_run(command)
-        Console().print(retrieving.table(found))
+        for made in retrieving.tables(found):
+            Console().print(made)
         print(f"Recalls: {found.path}")
         return
     scored = evaluate_run(command)
@@ -146,20 +180,35 @@ def cost(command: commands.Cost, rest: Sequence[str]) -> None:
     """Print what a model costs."""
     from isthmus.cli.costing import cost_lines
 
-    for one in cost_lines(command, rest):
-        Console().print(one)
+    wanted = [command]
+    if command.recipe in CHAINS:
+        from isthmus.cli.chaining import refuse_fields
+
+        chain = CHAINS[command.recipe]()
+        refuse_fields(command.recipe, rest, chain)
+        wanted = [replace(command, recipe=stage.name) for stage in chain.stages]
+    for each in wanted:
+        for one in cost_lines(each, rest):
+            Console().print(one)
 
 
 def check(command: commands.Check, rest: Sequence[str]) -> None:
     """Print samples of every source of a recipe with supervised tokens marked."""
     from isthmus.cli.stages import checked_samples
 
-    stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"check {command.recipe}")
+    said = f"check {command.recipe}"
+    if command.recipe in CHAINS:
+        chain = _resolved(CHAINS, "recipe", command.recipe, rest, said)
+        chain.check()
+        stages = chain.stages
+    else:
+        stages = (_resolved(RECIPES, "recipe", command.recipe, rest, said),)
     console = Console()
-    for title, lines in checked_samples(stage, num=command.num, scan=command.scan):
-        console.rule(title)
-        for line in lines:
-            console.print(line)
+    for stage in stages:
+        for title, lines in checked_samples(stage, num=command.num, scan=command.scan):
+            console.rule(f"{stage.name}, {title}" if len(stages) > 1 else title)
+            for line in lines:
+                console.print(line)
 
 
 def import_run(command: commands.Import, rest: Sequence[str]) -> None:
@@ -183,6 +232,13 @@ def export_run(command: commands.Export, rest: Sequence[str]) -> None:
     from isthmus.cli.exporting import export_command
 
     for line in export_command(command):
+    elif command.recipe in CHAINS:
+        from isthmus.cli.chaining import chain_table
+
+        Console().print(chain_table(stage))
+        for number, one in enumerate(stage.stages):
+            made = RECIPES[one.name]
+            Console().print(provenance_table(one, made.make.__doc__ or "", CHAINS[command.recipe]().stages[number]))
         print(line)
 
 
@@ -198,7 +254,7 @@ def show(command: commands.Show, rest: Sequence[str]) -> None:
     from isthmus.cli.tables import provenance_table
     from isthmus.config import to_json
 
-    table: dict[str, Recipe[Any]] = {**STUDIES, **RECIPES}
+    table: dict[str, Recipe[Any]] = {**STUDIES, **RECIPES, **CHAINS}
     stage = _resolved(table, "recipe", command.recipe, rest, f"show {command.recipe}")
     if command.json:
         Console().print_json(data=to_json(stage))

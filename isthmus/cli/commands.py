@@ -13,12 +13,13 @@ AnswerForm = Literal["free", "short", "letter", "caption", "region", "box", "ans
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train one stage of a recipe. Any field of the stage can follow: --model.connector q-former --steps 500."""
+    """Train one stage of a recipe, or a chain of them. Any field can follow: --model.connector q-former --steps 500."""
 
     recipe: Positional[str | None] = None
-    """A name from `isthmus list`; `isthmus train NAME --help` shows every field with its value."""
+    """A recipe or chain of `isthmus list`; `isthmus train NAME --help` shows every field with its value."""
     out: Path | None = None
-    """The run folder; by default the next number under runs/RECIPE, in the current directory or ISTHMUS_RUNS."""
+    """The run folder, or the folder of a chain's runs; by default the next number under runs/RECIPE, in the current
+    directory or ISTHMUS_RUNS."""
     resume: Path | None = None
     """In place of a recipe: a run folder to go on with, to the same weights and log as an unbroken run."""
     start: Path | None = None
@@ -46,13 +47,18 @@ class Evaluate:
     """Ask a trained run the held-out questions of its tasks; save every prompt, answer and score."""
 
     run: Positional[Path]
-    """A run folder."""
+    """A run folder, or a chain's: each of its runs is then asked what the chain says."""
     tasks: tuple[str, ...] = ()
-    """Names of benchmarks; none means all of them but world/grounding, which is for models trained on boxes."""
+    """Names of benchmarks; none means all of them but world/grounding, which is for models trained on boxes. A run
+    without a language model is asked galleries and swaps; none means a gallery of its validation."""
     num: int = 200
     """Held-out questions for each family."""
     control: Control = "none"
     """What the model is shown in place of the image, to see what it answers blind."""
+    blind: bool = False
+    """Ask over the mean image too, and say how much seeing adds, with 95% bounds."""
+    judge: int = 128
+    """Without a language model: how many of the best of each search are judged again together."""
     batch_size: int = 32
     """Questions answered at a time."""
 

@@ -12,9 +12,7 @@ from rich.table import Table
 from isthmus.cli.commands import Doctor
 from isthmus.cli.stages import saved_stage
 from isthmus.data.sample import Sample
-from isthmus.encoders import CachedEncoder, FeatureCache
-from isthmus.encoders.cache import default_folder
-from isthmus.evaluate.sight import OwnEncoder
+from isthmus.evaluate.sight import open_run
 from isthmus.measure.checkup import check_up
 from isthmus.measure.doctor import Facts, History, Line, Verdict, compare_band, judge, majority_loss
 from isthmus.runs import WEIGHTS_FILE, Run
@@ -61,10 +59,7 @@ def diagnose(command: Doctor) -> Diagnosis:
 def looked(run: Run, stage: Stage, facts: Facts, num: int) -> dict[str, float]:
     """The signs of a run's weights over the first `num` usable samples of its validation, or else of its data."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    learnt = stage.learns("encoder")
-    model = run.load_model(device, with_encoder=learnt)
-    cached = CachedEncoder(model.config.encoder, FeatureCache(default_folder()), device=device)
-    encoder = OwnEncoder(model) if learnt else cached
+    model, encoder = open_run(run, device)
     found: list[dict[str, float]] = []
     samples = list(_pictured(stage, num))
     for some in (samples[first : first + ROWS] for first in range(0, len(samples), ROWS)):

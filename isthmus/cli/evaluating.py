@@ -11,14 +11,15 @@ from rich.table import Table
 from isthmus.cli.commands import Evaluate
 from isthmus.config import did_you_mean
 from isthmus.data.sample import Sample
-from isthmus.encoders import CachedEncoder, FeatureCache
-from isthmus.encoders.cache import default_folder
 from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
+from isthmus.evaluate.bounds import difference_bounds
 from isthmus.evaluate.grounding import grounding
 from isthmus.evaluate.levels import Levels, levels
-from isthmus.evaluate.record import Answer, accuracy, write_answers
+from isthmus.evaluate.record import Answer, Control, accuracy, write_answers
 from isthmus.evaluate.retrieval import retrieve
 from isthmus.evaluate.runner import evaluate
+from isthmus.evaluate.sight import SeesImages, open_run
 from isthmus.model import VisionLanguageModel
 from isthmus.runs import Run
 
@@ -34,6 +35,8 @@ class Row:
     accuracy: float
     questions: int
     levels: Levels
+    seeing: tuple[float, float, float] | None = None
+    """Accuracy less that of the same model over the mean image, and its 95% bounds, where that was asked too."""
     mean_iou: float | None = None
     """Where boxes are asked for: the mean cover, besides the share that covers half."""
 
@@ -48,11 +51,10 @@ class Scored:
 
 def check_tasks(names: Sequence[str]) -> None:
     """Raises ValueError on a name that is no task's, with the nearest that is."""
+    known = {**BENCHMARKS, **ALIGNMENT}
     for name in names:
-        if name not in BENCHMARKS:
-            raise ValueError(
-                f"Unknown task {name!r}.{did_you_mean(name, BENCHMARKS)} There are: {', '.join(BENCHMARKS)}."
-            )
+        if name not in known:
+            raise ValueError(f"Unknown task {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
 
 
 def evaluate_run(command: Evaluate) -> Scored:
@@ -62,32 +64,86 @@ def evaluate_run(command: Evaluate) -> Scored:
         ValueError: no run, or an unknown task.
     """
     check_tasks(command.tasks)
+    for name in command.tasks:
+        if name not in BENCHMARKS:
+            raise ValueError(f"{name!r} asks a model without a language model. There are: {', '.join(BENCHMARKS)}.")
     run = Run(command.run)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = run.load_model(device, with_encoder=False)
-    encoder = CachedEncoder(model.config.encoder, FeatureCache(default_folder()), device=device)
+    if command.blind and command.control != "none":
+        raise ValueError("--blind asks with the image and with the mean image: leave out --control.")
+    model, encoder = open_run(run, "cuda" if torch.cuda.is_available() else "cpu")
     every: list[Answer] = []
+    answers_blind: list[Answer] = []
     rows: list[Row] = []
     for name in track(command.tasks or DEFAULT_TASKS, "Asking"):
         items = BENCHMARKS[name].items("test", command.num)
-        answers = _ask(name, model, items, encoder, command)
+        answers = _ask(name, model, items, encoder, command.batch_size, command.control)
         blind = levels(items, BENCHMARKS[name].items("train", REFERENCE))
         boxes = items[0].meta.get("metric") == "box"
         scores = grounding([one.prediction for one in answers], [one.answers for one in answers]) if boxes else None
         cover = None if scores is None else scores.mean_iou
-        rows.append(Row(task=name, accuracy=accuracy(answers), questions=len(answers), levels=blind, mean_iou=cover))
+        seeing = None
+        if command.blind:
+            unseen = _ask(name, model, items, encoder, command.batch_size, "mean-image")
+            seeing = _seeing(answers, unseen)
+            answers_blind += unseen
+        rows.append(
+            Row(
+                task=name,
+                accuracy=accuracy(answers),
+                questions=len(answers),
+                levels=blind,
+                mean_iou=cover,
+                seeing=seeing,
+            )
+        )
         every += answers
+    if command.blind and len(rows) > 1:
+        rows.append(_together(rows, every, answers_blind))
     path = run.folder / "report" / f"answers-{command.control}.jsonl"
     write_answers(every, path)
+    if answers_blind:
+        write_answers(answers_blind, path.with_name("answers-mean-image.jsonl"))
     return Scored(rows=tuple(rows), path=path)
 
 
 def _ask(
-    name: str, model: VisionLanguageModel, items: Sequence[Sample], encoder: CachedEncoder, command: Evaluate
+    name: str,
+    model: VisionLanguageModel,
+    items: Sequence[Sample],
+    encoder: SeesImages,
+    batch_size: int,
+    control: Control,
 ) -> list[Answer]:
     if BENCHMARKS[name].form == "retrieval":
-        return retrieve(model, items, encoder=encoder, control=command.control)
-    return evaluate(model, items, encoder=encoder, batch_size=command.batch_size, control=command.control)
+        return retrieve(model, items, encoder=encoder, control=control)
+    return evaluate(model, items, encoder=encoder, batch_size=batch_size, control=control)
+
+
+def _together(rows: Sequence[Row], answers: Sequence[Answer], unseen: Sequence[Answer]) -> Row:
+    """All questions as one row; a question counts as much as any other, and those of one scene stand as one."""
+    total = sum(row.questions for row in rows)
+
+    def mean(values: Sequence[float]) -> float:
+        return sum(value * row.questions for value, row in zip(values, rows, strict=True)) / total
+
+    return Row(
+        task="together",
+        accuracy=accuracy(answers),
+        questions=total,
+        levels=Levels(
+            chance=mean([row.levels.chance for row in rows]),
+            majority=mean([row.levels.majority for row in rows]),
+            question_only=mean([row.levels.question_only for row in rows]),
+        ),
+        seeing=_seeing(answers, unseen),
+    )
+
+
+def _seeing(answers: Sequence[Answer], unseen: Sequence[Answer]) -> tuple[float, float, float]:
+    """What seeing adds, and its bounds; questions about one scene stand as one."""
+    return difference_bounds(
+        [one.score for one in answers], [one.score for one in unseen], [one.group for one in answers]
+    )
 
 
 def table(scored: Scored) -> Table:
@@ -95,11 +151,22 @@ def table(scored: Scored) -> Table:
     made = Table("task")
     for heading in ("accuracy", "chance", "majority", "question only", "questions"):
         made.add_column(heading, justify="right")
+    asked_blind = any(row.seeing is not None for row in scored.rows)
+    for heading in ("mean image", "seeing adds", "95% bounds") * asked_blind:
+        made.add_column(heading, justify="right")
     boxes = any(row.mean_iou is not None for row in scored.rows)
     if boxes:
         made.add_column("mean IoU", justify="right")
     for row in scored.rows:
         shares = (row.accuracy, row.levels.chance, row.levels.majority, row.levels.question_only)
         cover = "" if row.mean_iou is None else f"{100 * row.mean_iou:.1f}"
-        made.add_row(row.task, *(f"{100 * share:.1f}" for share in shares), str(row.questions), *([cover] * boxes))
+        cells = [f"{100 * share:.1f}" for share in shares] + [str(row.questions)]
+        if row.seeing is not None:
+            gain, low, high = row.seeing
+            cells += [
+                f"{100 * (row.accuracy - gain):.1f}",
+                f"{100 * gain:+.1f}",
+                f"{100 * low:+.1f} to {100 * high:+.1f}",
+            ]
+        made.add_row(row.task, *cells, *([cover] * boxes))
     return made

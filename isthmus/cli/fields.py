@@ -101,6 +101,9 @@ def _choose_kinds(config: T, arguments: Sequence[str]) -> tuple[T, list[str]]:
 def _at(config: object, path: str) -> Any:
     """The value at a dotted path, or None where there is no such field."""
     for part in path.split("."):
+        if isinstance(config, tuple) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+            continue
         if not dataclasses.is_dataclass(config) or part not in {field.name for field in dataclasses.fields(config)}:
             return None
         config = getattr(config, part)

@@ -10,6 +10,7 @@ from isthmus.branches import plan_inputs
 from isthmus.compare.blind import Blind
 from isthmus.config import from_json
 from isthmus.data import sources
+from isthmus.data.captions import captions_of
 from isthmus.data.check import check
 from isthmus.data.prompts import split_turns
 from isthmus.data.sample import Sample
@@ -35,13 +36,16 @@ def saved_stage(folder: Path) -> Stage:
 def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str, list[Text]]]:
     """For each source a title and `num` printed samples, after `scan` of them were collated as in training.
 
+    Without a language model a sample is a caption in the connector's own tokens.
+
     Raises:
         ValueError: a sample without supervised tokens, with image places and images that differ in number, or with an
             image that cannot be read; it is named.
     """
     llm = stage.model.llm
     if llm is None:
-        raise ValueError("A stage without a language model has no tokens to check: its model has llm=None.")
+        yield from _checked_captions(stage, num=num, scan=scan)
+        return
     tokenizer = llm.tokenizer()
     for number, source in enumerate(stage.data):
         dataset = source.of.build()
@@ -55,6 +59,21 @@ def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str,
                 lines += check(batch, tokenizer)
         title = f"data.{number}: {type(source.of).__name__}, weight {source.weight:g}, {len(dataset)} samples"
         yield f"{title}; {wanted} checked", lines
+
+
+def _checked_captions(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str, list[Text]]]:
+    form = stage.model.connector.captions
+    if form == "none":
+        raise ValueError(f"{type(stage.model.connector).__name__} reads no captions, and there is no language model.")
+    tokenizer = stage.model.connector.tokenizer()
+    for number, source in enumerate(stage.data):
+        dataset = source.of.build()
+        samples = [dataset[index] for index in range(min(max(num, scan), len(dataset)))]
+        made, cut = captions_of(samples, tokenizer=tokenizer, style=stage.model.captions, form=form)
+        rows = zip(samples[:num], made.write.ids, made.write.mask, strict=False)
+        lines = [Text(f"{sample.id}: <image> {tokenizer.decode(ids[mask].tolist())}") for sample, ids, mask in rows]
+        title = f"data.{number}: {type(source.of).__name__}, weight {source.weight:g}, {len(dataset)} samples"
+        yield f"{title}; {len(samples)} checked, {cut} lose their end", lines
 
 
 def _plans(model: Model, samples: list[Sample]) -> tuple[Plan, ...]:

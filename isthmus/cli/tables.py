@@ -8,8 +8,9 @@ from isthmus.data.prompts import PROMPTS
 from isthmus.data.sources import SOURCES
 from isthmus.encoders import ENCODERS, TILINGS
 from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.llms import LLMS
-from isthmus.recipes import RECIPES, STUDIES
+from isthmus.recipes import CHAINS, RECIPES, STUDIES
 from isthmus.recipes.provenance import provenance
 from isthmus.weights import BUNDLED
 
@@ -35,6 +36,7 @@ def names() -> Table:
     table.add_column(no_wrap=True)
     table.add_column()
     _section(table, "recipes", {name: recipe.summary for name, recipe in RECIPES.items()})
+    _section(table, "chains of recipes", {name: chain.summary for name, chain in CHAINS.items()})
     _section(table, "studies", {name: study.summary for name, study in STUDIES.items()})
     for title, types in (
         ("connectors (--model.connector)", CONNECTORS),
@@ -49,6 +51,7 @@ def names() -> Table:
     bundled = {f"bundled/{path.parent.name}": "" for path in sorted(BUNDLED.glob("*/config.json"))}
     _section(table, "bundled models", bundled)
     _section(table, "tasks", {name: task.title for name, task in BENCHMARKS.items()})
+    _section(table, "tasks without a language model", {name: task.title for name, task in ALIGNMENT.items()})
     return table
 
 

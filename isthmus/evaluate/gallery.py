@@ -93,13 +93,15 @@ def retrieve_both_ways(
     k: int = 128,
     batch_size: int = 32,
     vectors: Vectors = "queries",
+    wanted: Bool[Tensor, "images texts"] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Retrieved:
     """Recalls of a model with llm=None over a gallery.
 
     The score of a pair is its similarity (no temperature); for the `k` best texts of an image and the `k` best images
     of a text, the matching logit is added, and all others stay behind them. Each image is looked at twice, to be
-    compared and to be judged, and a pair among the best of both ways is judged once. `k=0` judges nothing.
+    compared and to be judged, and a pair among the best of both ways is judged once. `k=0` judges nothing. `wanted`
+    judges these pairs in place of the best.
 
     Raises:
         ValueError: the model has a language model, or its connector reads no text.
@@ -110,7 +112,8 @@ def retrieve_both_ways(
     seen = _images(model, gallery, encoder, batch_size, vectors)
     told = _texts(model, captions, batch_size)
     similar = torch.stack([(vectors @ told.T).amax(dim=0) for vectors in seen])
-    for_images, for_texts = _best(similar, k, dim=1), _best(similar, k, dim=0)
+    best = (_best(similar, k, dim=1), _best(similar, k, dim=0))
+    for_images, for_texts = best if wanted is None else (wanted, wanted)
     logits = _judge(model, gallery, captions, for_images | for_texts, encoder, batch_size, on_progress)
     to_text = torch.where(for_images, similar + logits, NOT_JUDGED) if k else similar
     to_image = torch.where(for_texts, similar + logits, NOT_JUDGED) if k else similar

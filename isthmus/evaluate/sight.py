@@ -7,9 +7,11 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from isthmus.branches import pixels_of
-from isthmus.encoders import ImageSource
+from isthmus.encoders import CachedEncoder, FeatureCache, ImageSource
+from isthmus.encoders.cache import default_folder
 from isthmus.features import Features, Plan
 from isthmus.model import VisionLanguageModel
+from isthmus.runs import Run
 
 MEAN_OF = 64
 """Images that the mean-image control averages over."""
@@ -45,6 +47,21 @@ class OwnEncoder:
         self.encoder_calls += len(images)
         levels = tuple(torch.cat(level) for level in zip(*(part.levels for part in parts), strict=True))
         return dataclasses.replace(parts[0], tokens=torch.cat([part.tokens for part in parts]), levels=levels), plans
+
+
+def open_run(run: Run, device: str | torch.device = "cpu") -> tuple[VisionLanguageModel, SeesImages]:
+    """A run's model and what it sees with: its own encoder where this or an earlier stage trained it, else the cache.
+
+    A model with branches for videos or sounds brings all its encoders.
+
+    Raises:
+        ValueError: the run's weights do not fit its model.
+    """
+    own = run.has_own("encoder") or bool(run.model_config.branches)
+    model = run.load_model(device, with_encoder=own)
+    if own:
+        return model, OwnEncoder(model)
+    return model, CachedEncoder(model.config.encoder, FeatureCache(default_folder()), device=device)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Recipes and studies by name. The table is light: a recipe's module is imported when the recipe is called."""
+"""Recipes, chains of them, and studies by name. The table is light: a module is imported when its recipe is called."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -9,6 +9,7 @@ from isthmus.config import did_you_mean
 
 if TYPE_CHECKING:
     from isthmus.compare.study import Study
+    from isthmus.train.chain import Chain
     from isthmus.train.stage import Stage
 
 T = TypeVar("T")
@@ -16,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Recipe(Generic[T]):
-    """A function of no arguments, `isthmus.recipes.MODULE.FUNCTION`, that returns a stage or a study."""
+    """A function of no arguments, `isthmus.recipes.MODULE.FUNCTION`, that returns a stage, a chain or a study."""
 
     module: str
     function: str
@@ -30,7 +31,7 @@ class Recipe(Generic[T]):
         return made
 
     def __call__(self) -> T:
-        """The stage or study."""
+        """The stage, chain or study."""
         value: T = self.make()
         return value
 
@@ -60,7 +61,12 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "Align as the released configuration does: 10 epochs of COCO and Visual Genome captions, other rates.",
     ),
     "blip2/tiny-stage1": Recipe(
-        "blip2", "tiny_stage1", "BLIP-2's first stage on the bundled eye and reader, and the bundled data."
+        "blip2_tiny", "tiny_stage1", "BLIP-2's first stage on the bundled eye and reader, and the bundled data."
+    ),
+    "blip2/tiny-stage2": Recipe(
+        "blip2_tiny",
+        "tiny_stage2",
+        "BLIP-2's second stage on the bundled speaker, frozen: the aligned Q-Former learns to be asked.",
     ),
     "blip2/stage2-opt": Recipe(
         "blip2_stage2",
@@ -264,6 +270,15 @@ STUDIES: "dict[str, Recipe[Study]]" = {
     "shelf": Recipe("studies", "shelf", "Every connector there is, two seeds, in under two hours on two CPU cores."),
     "readme": Recipe("studies", "readme", "The study of the README's table: the quickstart, longer, with five seeds."),
 }
+CHAINS: "dict[str, Recipe[Chain]]" = {
+    "blip2/tiny": Recipe(
+        "blip2_tiny",
+        "chain",
+        "BLIP-2 from its first stage to answers, on the bundled models: one command, minutes on two cores.",
+    ),
+}
+"""Recipes that are trained one after another."""
+
 
 
 def find(name: str, table: Mapping[str, Recipe[T]], kind: str) -> Recipe[T]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.data.captions import CaptionStyle
-from isthmus.data.sources import CaptionFile, Source, Textbook, WorldCaptions
+from isthmus.data.sources import CaptionFile, Source
 from isthmus.encoders.vision import VisionEncoder
 from isthmus.model import Model
 from isthmus.train.objectives import ITC, ITG, ITM
@@ -135,60 +135,4 @@ def stage1_lavis() -> Stage:
         batch_size=1_600,
         steps=None,
         epochs=10.0,
-    )
-
-
-def tiny_stage1() -> Stage:
-    """BLIP-2's first stage on the bundled eye and reader, and the bundled data.
-
-    The same stage by replacement: what the paper decides stays (objectives, cross-attention, dropout, betas, decay),
-    what a laptop cannot hold is replaced.
-
-    Sources (here = chosen for the small models; the rest as in blip2/stage1):
-        name, start_from: here
-        model: as in blip2/stage1
-        model.encoder: here: the bundled eye, all patches and the class token, features kept
-        model.connector: as in blip2/stage1, in the sizes of the bundled reader
-        model.connector.num_queries, model.connector.embedding: here
-        model.captions.max_tokens: here: descriptions of scenes are longer than captions
-        train, objectives: as in blip2/stage1
-        data, validation: here: descriptions of scenes with exact truth and of textbook figures
-        steps, epochs, batch_size, micro_batch_size, precision: here
-        optimizer.peak_lr, schedule: here: higher for small models
-        optimizer, seed: as in blip2/stage1
-        log_every, save_every, validate_every: here
-        cached_views: here: one plain view an image, so the eye runs once for each image
-    """
-    large = stage1()
-    assert isinstance(large.model.connector, QFormerConfig)
-    connector = replace(
-        large.model.connector,
-        num_queries=16,
-        width=192,
-        layers=4,
-        heads=3,
-        ffn_width=768,
-        start_from="bundled/reader",
-        vocabulary=2_500,
-        embedding=64,
-    )
-    eye = VisionEncoder(name="bundled/eye", image_size=96, layers=(-1,), class_token=True)
-    captions = replace(large.model.captions, max_tokens=64)
-    return replace(
-        large,
-        name="blip2/tiny-stage1",
-        model=replace(large.model, encoder=eye, connector=connector, captions=captions),
-        data=(
-            Source(of=WorldCaptions(split="train", num_scenes=8_000), weight=0.7),
-            Source(of=Textbook(task="describe", split="train"), weight=0.3),
-        ),
-        validation=(Source(of=WorldCaptions(split="val", num_scenes=128), weight=1.0),),
-        optimizer=replace(large.optimizer, peak_lr=1e-3),
-        schedule=Cosine(warmup_fraction=0.05),
-        batch_size=32,
-        steps=400,
-        precision="float32",
-        save_every=200,
-        validate_every=100,
-        cached_views=1,
     )
