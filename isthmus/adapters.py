@@ -48,6 +48,22 @@ def add_lora(model: nn.Module, lora: Lora) -> nn.Module:
     return made.requires_grad_(False)
 
 
+def lora_parameters(model: nn.Module, lora: Lora) -> dict[str, int]:
+    """Adapter parameters by the linear layer that they stand beside: rank (in + out) each; from shapes alone.
+
+    Raises:
+        ValueError: no linear layer has one of the names.
+    """
+    if not lora.rank:
+        return {}
+    beside = {name: model.get_submodule(name) for name in _targets(model, lora)}
+    return {
+        name: lora.rank * (one.in_features + one.out_features)
+        for name, one in beside.items()
+        if isinstance(one, nn.Linear)
+    }
+
+
 def merge_lora(model: nn.Module) -> int:
     """Adds every adapter into the layer it stands beside, in place; returns how many there were."""
     found: list[tuple[nn.Module, str, Any]] = [

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 BranchName = Literal["image", "video", "audio"]
 """The branches of a model: each sees one kind of input. Without a video branch, clips go through the image's."""
@@ -73,6 +74,11 @@ class Features:
     def patches(self) -> Float[Tensor, "views patches channels"]:
         """The patch tokens alone, without class or register tokens."""
         return self.tokens[:, self.prefix :]
+
+    @property
+    def valid_tokens(self) -> Bool[Tensor, "views all_tokens"] | None:
+        """`valid` of all tokens: prefix tokens are real; `None` where no view is padded."""
+        return None if self.valid is None else functional.pad(self.valid, (self.prefix, 0), value=True)
 
 
 @dataclass(frozen=True, kw_only=True)

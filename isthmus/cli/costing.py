@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from isthmus.cli.commands import Cost as CostCommand
+from isthmus.cli.costing_alignment import alignment_tables, caption_length, headed
 from isthmus.cli.fields import with_fields
 from isthmus.cli.stages import saved_stage
 from isthmus.cli.tables import gib, short
@@ -14,6 +15,7 @@ from isthmus.config import did_you_mean
 from isthmus.data.sources import Source, WorldCaptions
 from isthmus.measure import (
     SYMBOLS,
+    BranchCost,
     Cost,
     TrainingMemory,
     cost,
@@ -44,10 +46,18 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
         raise ValueError(f"Name a recipe, a run folder, a model folder or a hub id. Recipes: {', '.join(RECIPES)}.")
     stage = with_fields(find_stage(name), rest, command=f"cost {name}")
     sizes: list[tuple[int, int] | None] = [read_size(text) for text in command.image] or [None]
+    alone = stage.model.llm is None
+    if alone and (command.shelf or len(sizes) > 1):
+        raise ValueError(
+            f"Stage {stage.name!r} has no language model: --shelf compares connectors in front of one, and an image is "
+            f"one view of one size there. Leave both out, or name a stage with a language model."
+        )
     if command.shelf:
         yield shelf_table(stage, sizes[0], command.text_tokens)
     elif command.fit is not None:
         yield fit_table(stage, read_bytes(command.fit), sizes[0], command.text_tokens)
+    elif alone:
+        yield from alignment_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
     else:
         yield from cost_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
         if len(sizes) > 1:
@@ -95,7 +105,7 @@ def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int
     bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens)
     samples = stage.micro_batch_size or stage.batch_size
     memory = training_memory(stage.model, train=stage.train, samples=samples, text_tokens=text_tokens, image=image)
-    parts = _table(
+    parts = headed(
         f"{stage.name}: an image of {bill.image[0]} x {bill.image[1]} px, {text_tokens} text tokens",
         ("part", "parameters", "that learn", "frozen", "FLOPs, forward"),
     )
@@ -103,9 +113,28 @@ def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int
         parts.add_row(name, f"{part.parameters:,}", f"{part.learned:,}", f"{part.frozen:,}", f"{part.flops:,}")
     parts.add_section()
     frozen = bill.parameters - bill.learned
-    parts.add_row("all", f"{bill.parameters:,}", f"{bill.learned:,}", f"{frozen:,}", f"{bill.prefill_flops:,}")
+    every = "all, and branches" if bill.branches else "all"
+    parts.add_row(every, f"{bill.parameters:,}", f"{bill.learned:,}", f"{frozen:,}", f"{bill.prefill_flops:,}")
     yield parts
+    if bill.branches:
+        yield branches_table(bill.branches)
     yield _whole(stage, bill, memory, samples)
+
+
+def branches_table(branches: Sequence[BranchCost]) -> Table:
+    """Each branch with one view: a clip, or a run of a sound's windows. The FLOPs of the other tables are without."""
+    headings = ("branch", "tokens", "parameters", "that learn", "frozen", "FLOPs, forward")
+    table = headed("Branches, with one view each: a clip, or a sound's windows", headings)
+    for branch in branches:
+        for name, part in branch.parts.items():
+            counts = (f"{count:,}" for count in (part.parameters, part.learned, part.frozen, part.flops))
+            table.add_row(f"{branch.name} {name}", "", *counts)
+        table.add_section()
+        frozen = branch.parameters - branch.learned
+        counts = (f"{count:,}" for count in (branch.tokens, branch.parameters, branch.learned, frozen, branch.flops))
+        table.add_row(f"{branch.name}, all", *counts)
+        table.add_section()
+    return table
 
 
 def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Table:
@@ -119,6 +148,7 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
         "LLM prefill, causal attention": short(bill.llm_causal_flops),
         "FLOPs of one position's logits": short(bill.head_flops),
         "KV cache": gib(bill.kv_bytes),
+        **{f"LoRA parameters, {name}": f"{part.adapters:,}" for name, part in bill.parts.items() if part.adapters},
         "FLOPs to train on one sample": short(training) + (" (features kept)" if cached else ""),
         f"memory to train, {samples} at a time": f"about {gib(memory.total)}",
         "  weights": gib(memory.weights),
@@ -135,7 +165,7 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
 
 def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int) -> Table:
     """One row a size of the picture."""
-    table = _table(
+    table = headed(
         "By size of the picture", ("image", "views", "visual tokens", "FLOPs, all to the first token", "KV cache")
     )
     for size in sizes:
@@ -149,7 +179,7 @@ def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_toke
 def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -> Table:
     """One row a connector, with its default choices."""
     encoder, llm = getattr(stage.model.encoder, "name", "encoder"), stage.model.llm
-    table = _table(
+    table = headed(
         f"Every connector between {encoder} and {'nothing' if llm is None else llm.name}, {text_tokens} text tokens",
         ("connector", "visual tokens", "parameters", "FLOPs, forward", "FLOPs, all to the first token", "KV cache"),
     )
@@ -167,11 +197,13 @@ def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -
 def fit_table(stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int) -> Table:
     """Which micro-batch fits, for each precision, with and without checkpointing."""
     learns = ", ".join(stage.train)
-    table = _table(
+    table = headed(
         f"{stage.name}, training {learns}, in {gib(budget)}",
         ("precision", "checkpointing", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
     )
-    for fit in fits(stage.model, budget, train=stage.train, text_tokens=text_tokens, image=image):
+    passes = stage.passes if stage.model.llm is None else None
+    length = text_tokens if passes is None else caption_length(stage, text_tokens)
+    for fit in fits(stage.model, budget, train=stage.train, text_tokens=length, image=image, passes=passes):
         memory = fit.memory
         table.add_row(
             fit.precision,
@@ -193,11 +225,4 @@ def formula_table(stage: Stage) -> Table:
     table.add_column("formula", overflow="fold")
     for formula in formulas(stage.model):
         table.add_row(formula.part, formula.quantity, formula.text.replace("[", "\\["))
-    return table
-
-
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=number == 0)
     return table

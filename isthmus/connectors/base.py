@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from isthmus.connectors.reading import Passes
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Placed, VisualTokens
 
 CaptionForm = Literal["none", "bert", "llama"]
@@ -150,6 +151,10 @@ class ConnectorConfig:
     def layer_flops(self, source: FeatureShape, target: LLMShape, *, views: int, positions: int) -> int:
         """FLOPs of what it adds inside the LLM's layers, over `positions` positions that see `views` views."""
         return 0
+
+    def alignment_flops(self, source: FeatureShape, passes: Passes, *, text_tokens: int, pairs: int) -> dict[str, int]:
+        """FLOPs of the passes over one image among `pairs` and its captions of `text_tokens`, by what is read."""
+        raise AssertionError(f"{type(self).__name__} does not define alignment_flops")
 
     def build(self, source: FeatureShape, target: LLMShape) -> Connector:
         """The module, freshly initialised from torch's current random state. Raises ValueError on a misfit."""

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
 from isthmus.connectors.packing import Groups, Packing
+from isthmus.connectors.qformer_costs import qformer_passes
 from isthmus.connectors.qformer_heads import AlignmentHeads
 from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight, Told
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
-from isthmus.connectors.reading import Reading
+from isthmus.connectors.reading import Passes, Reading
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -113,6 +114,10 @@ class QFormerConfig(ConnectorConfig):
         m, d = self.num_queries, self.width
         layer = 8 * m * d * d + 4 * m * m * d + 4 * m * d * self.ffn_width
         return self.layers * layer + self.num_cross * (4 * m * d * d + 4 * n * d_v * d + 4 * m * n * d)
+
+    def alignment_flops(self, source: FeatureShape, passes: Passes, *, text_tokens: int, pairs: int) -> dict[str, int]:
+        """A token's layer is 8 d d + 4 d f and its attention; what no objective asks for is left out."""
+        return qformer_passes(self, source, passes, text_tokens=text_tokens, pairs=pairs)
 
     def build(self, source: FeatureShape, target: LLMShape) -> "QFormer":
         """The module, started from `start_from` when given.
@@ -292,9 +297,7 @@ class QFormer(Connector):
 
     def real_patches(self, features: Features) -> Bool[Tensor, "views 1 patches"] | None:
         """True where tokens are no padding; `None` when none are."""
-        if features.valid is None:
-            return None
-        return nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
+        return None if features.valid_tokens is None else features.valid_tokens[:, None]
 
     def look_at(self, seen: Tensor, patches: Tensor | None) -> Looked:
         """Keys and values of features that `ln_vision` has normed; `patches` is true where they are no padding."""

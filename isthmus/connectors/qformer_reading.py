@@ -8,10 +8,8 @@ from torch import Tensor
 
 from isthmus.connectors.qformer import QFormer, Read
 from isthmus.connectors.qformer_layers import Looked
-from isthmus.connectors.reading import Part, Vectors
+from isthmus.connectors.reading import Part, Vectors, supervised
 from isthmus.features import Captions, Features, Text
-
-IGNORED = -100
 
 
 class QFormerReading:
@@ -101,10 +99,9 @@ class QFormerReading:
 
     def write(self) -> tuple[Tensor, Tensor]:
         """Logits and ids at the supervised places."""
-        targets = self.captions.targets[:, 1:]
-        places = targets != IGNORED
+        places, ids = supervised(self.captions)
         assert self.module.words is not None
-        return self.heads.write(self.written[places], self.module.words.weight), targets[places]
+        return self.heads.write(self.written[places], self.module.words.weight), ids
 
 
 def _joined(first: Looked, second: Looked) -> Looked:

@@ -7,7 +7,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from isthmus.connectors.qformer import QFormerConfig, initialise
 from isthmus.connectors.qformer_layers import NORM_EPS, QFormerLayer, Sight
@@ -64,9 +63,9 @@ class FrameQueries(nn.Module):
         """Prefix tokens are those of the frames, in their order, equally many each."""
         frames = features.grid.frames
         tokens = _by_frame(features.tokens, features.prefix, frames)
-        valid = None
-        if features.valid is not None:
-            valid = _by_frame(functional.pad(features.valid, (features.prefix, 0), value=True), features.prefix, frames)
+        valid = features.valid_tokens
+        if valid is not None:
+            valid = _by_frame(valid, features.prefix, frames)
             valid = rearrange(valid, "views frames patches -> (views frames) patches")
         seen = self.ln_vision(rearrange(tokens, "views frames patches c -> (views frames) patches c"))
         answer = self.stack(self.queries.expand(len(seen), -1, -1), seen, valid)

@@ -18,9 +18,10 @@ from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_no_levels, check_width
 from isthmus.connectors.mean_query_pool import MeanQueryPool
 from isthmus.connectors.qformer_layers import Pattern
+from isthmus.connectors.qllama_costs import qllama_passes
 from isthmus.connectors.qllama_layers import Pair, QLlamaLayer, visible
 from isthmus.connectors.qllama_start import check_llama, llama_tokenizer, start_llama
-from isthmus.connectors.reading import Reading
+from isthmus.connectors.reading import Passes, Reading
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -96,6 +97,10 @@ class QLlamaConfig(ConnectorConfig):
         layer = 8 * m * d * d + 4 * m * m * d + 6 * m * d * self.ffn_width
         cross = 4 * m * d * d + 4 * n * source.width * d + 4 * m * n * d
         return self.layers * layer + self.num_cross * cross + 2 * m * d_l * (d + d_l)
+
+    def alignment_flops(self, source: FeatureShape, passes: Passes, *, text_tokens: int, pairs: int) -> dict[str, int]:
+        """A place's layer is 8 d d + 6 d f and its attention; all parts but mined pairs are one pass, a row each."""
+        return qllama_passes(self, source, passes, text_tokens=text_tokens, pairs=pairs)
 
     def build(self, source: FeatureShape, target: LLMShape) -> "QLlama":
         """The module with an MLP to the language model, started from `start_from` when given.
@@ -238,8 +243,7 @@ class QLlama(Connector):
                 )
             hidden.insert(0, self.queries.expand(rows, -1, -1))
             pairs = [None if layer.cross is None else layer.cross.pair(features.tokens) for layer in self._stack()]
-            if features.valid is not None:
-                patches = nn.functional.pad(features.valid, (features.prefix, 0), value=True)[:, None]
+            patches = None if features.valid_tokens is None else features.valid_tokens[:, None]
         mask = None
         if text is not None:
             parts = zip(patterns, text.mask.chunk(len(patterns)), strict=True)

@@ -9,10 +9,9 @@ from torch.nn import functional
 
 from isthmus.connectors.qformer_layers import Pattern
 from isthmus.connectors.qllama import QLlama, QLlamaRead
-from isthmus.connectors.reading import Part, Vectors
+from isthmus.connectors.reading import Part, Vectors, supervised
 from isthmus.features import Captions, Features, Text
 
-IGNORED = -100
 PATTERNS: dict[Part, Pattern] = {"match": "bidirectional", "contrast": "uni-modal", "write": "causal"}
 
 
@@ -138,7 +137,7 @@ class QLlamaReading:
         """Logits of pairs, the mean over the queries: from the joint pass if they were announced."""
         views = len(self.features.tokens)
         in_order = list(owner) == [row % views for row in range(len(owner))]
-        if "match" in self.expected and in_order and torch.equal(self.expected["match"].ids, text.ids):
+        if "match" in self.expected and in_order and _same(self.expected["match"], text):
             queries = self.joint["match"].queries
         else:
             features = self.features
@@ -156,9 +155,12 @@ class QLlamaReading:
         self.expected.setdefault("write", self.captions.write)
         told = self.joint["write"].text
         assert told is not None
-        targets = self.captions.targets[:, 1:]
-        places = targets != IGNORED
-        return self.heads.write(told[:, :-1][places]), targets[places]
+        places, ids = supervised(self.captions)
+        return self.heads.write(told[:, :-1][places]), ids
+
+
+def _same(first: Text, second: Text) -> bool:
+    return first is second or torch.equal(first.ids, second.ids)
 
 
 def _stacked(texts: list[Text]) -> Text:

@@ -4,18 +4,50 @@ Every text-reading connector gives its own `Reading`, which computes each pass o
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from isthmus.features import Text
+from isthmus.features import Captions, Text
 
 Vectors = Literal["queries", "features", "sum"]
 """What stands for an image: the queries' outputs, the encoder's features pooled, or the sum of both."""
 
 
+IGNORED = -100
+"""In a caption's targets: nothing is supervised here."""
 Part = Literal["contrast", "match", "write"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """What objectives ask of a reading, for each image; costs count it."""
+
+    contrast: bool = False
+    """A vector of its caption."""
+    queries: bool = False
+    """Vectors of its queries."""
+    features: bool = False
+    """A vector of its pooled features."""
+    match: int = 0
+    """Pairs that are judged."""
+    mined: bool = False
+    """Whether these are drawn by similarities, so that they are read after the other passes."""
+    write: bool = False
+    """Its caption is written."""
+
+    def joined(self, other: "Passes") -> "Passes":
+        """What both ask."""
+        return Passes(
+            contrast=self.contrast or other.contrast,
+            queries=self.queries or other.queries,
+            features=self.features or other.features,
+            match=self.match + other.match,
+            mined=self.mined or other.mined,
+            write=self.write or other.write,
+        )
 
 
 @runtime_checkable
@@ -57,3 +89,10 @@ class Reading(Protocol):
     def write(self) -> tuple[Float[Tensor, "supervised vocabulary"], Int[Tensor, " supervised"]]:
         """Logits at every supervised place of the captions, and the ids that belong there."""
         ...
+
+
+def supervised(captions: Captions) -> tuple[Bool[Tensor, "rows before_last"], Int[Tensor, " supervised"]]:
+    """Where a caption's next token is supervised, the last place left out, and the ids that belong there."""
+    targets = captions.targets[:, 1:]
+    places = targets != IGNORED
+    return places, targets[places]

@@ -91,6 +91,10 @@ class EncoderConfig:
         """Number of parameters of the part that is run."""
         raise AssertionError(f"{type(self).__name__} does not define parameters")
 
+    def adapters(self) -> int:
+        """Number of parameters of its adapters (LoRA); most encoders have none."""
+        return 0
+
     def flops(self) -> int:
         """FLOPs of one forward pass over one view (one multiply-add is 2; matrix products and convolutions only)."""
         raise AssertionError(f"{type(self).__name__} does not define flops")

@@ -70,6 +70,10 @@ class VideoEncoder(EncoderConfig):
         """Those of the tower."""
         return self.tower.parameters()
 
+    def adapters(self) -> int:
+        """Those of the tower."""
+        return self.tower.adapters()
+
     def flops(self) -> int:
         """The tower's for each of `max_frames` frames."""
         return self.max_frames * self.tower.flops()

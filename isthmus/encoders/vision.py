@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from isthmus.adapters import Lora, add_lora
+from isthmus.adapters import Lora, add_lora, lora_parameters
 from isthmus.config import fingerprint
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared
 from isthmus.encoders.pixels import Fit, Normalisation, fit_image, read_normalisation, to_pixels
@@ -108,6 +108,10 @@ class VisionEncoder(EncoderConfig):
         """Parameters of the blocks that are run and the embeddings before them."""
         return sum(parameter.numel() for parameter in self.skeleton()[0].parameters())
 
+    def adapters(self) -> int:
+        """rank (in + out) for each linear layer with an adapter."""
+        return sum(lora_parameters(self.skeleton()[0], self.lora).values()) if self.lora.rank else 0
+
     def skeleton(self) -> tuple[nn.Module, dict[str, bool]]:
         """The tower on the meta device (every shape, no weight), and the options of its call."""
         config = self.trimmed()
@@ -127,13 +131,14 @@ class VisionEncoder(EncoderConfig):
         return {"interpolate_pos_encoding": True} if resized and argument else {}
 
     def flops(self) -> int:
-        """L [2 n (4 d d + FFN) + 4 n n d] + 2 patches channels p p d, with n the patches and prefix tokens."""
+        """L [2 n (4 d d + FFN) + 4 n n d] + 2 patches channels p p d + 2 n LoRA; n: patches and prefix tokens."""
         config = self.trimmed()
         patches, channels = self.shape().grid.size, int(getattr(config, "num_channels", 3))
         width, patch = int(config.hidden_size), patch_size(config)
         tokens = patches + FAMILIES[config.model_type].prefix(config)
         block = 2 * tokens * (4 * width**2 + ffn_products(config)) + 4 * tokens**2 * width
-        return int(config.num_hidden_layers) * block + 2 * patches * channels * patch**2 * width
+        blocks = int(config.num_hidden_layers) * block + 2 * tokens * self.adapters()
+        return blocks + 2 * patches * channels * patch**2 * width
 
     def plan(self, size: tuple[int, int], first_view: int = 0) -> Plan:
         """The views that `tiles` cuts from an image of this size."""

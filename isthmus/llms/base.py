@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from isthmus.adapters import Lora
+from isthmus.adapters import Lora, lora_parameters
 from isthmus.config import fingerprint
 from isthmus.features import LLMShape
 from isthmus.llms.additions import AdditionDoor, LayerAddition
@@ -89,8 +89,12 @@ class LLMConfig:
         )
 
     def parameters(self) -> int:
-        """Number of parameters; weights that are shared count once."""
+        """Number of parameters without adapters; weights that are shared count once."""
         return sum(weight.numel() for weight in self.skeleton().parameters())
+
+    def adapters(self) -> dict[str, int]:
+        """Parameters of the adapters by the layer that they stand beside; none where `lora.rank` is 0."""
+        return lora_parameters(self.skeleton(), self.lora)
 
     def skeleton(self) -> nn.Module:
         """The model on the meta device: every shape, no weight."""
@@ -221,8 +225,14 @@ class LanguageModel(nn.Module):
 
 @lru_cache(maxsize=16)
 def read_config(path: str) -> Any:
-    """The text part of a model's config, from its config.json alone."""
-    return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    """The text part of a model's config, from its config.json alone. Raises ValueError when it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"Cannot read the config of the language model {path!r}: {str(error).splitlines()[0]} Give a folder in the "
+            f"transformers format, a hub id that this machine can reach or holds in its cache, or bundled/NAME."
+        ) from error
 
 
 def weight_products(layers: nn.Module, *, skip: tuple[str, ...] = ()) -> int:

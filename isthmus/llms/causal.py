@@ -44,11 +44,12 @@ class CausalLM(LLMConfig):
         return _skeleton(resolve_model(self.name))
 
     def flops(self, num_tokens: int) -> int:
-        """T * 2 * (weights of the layers) + 4 * L * T^2 * heads * head width; the output head is not counted."""
+        """T * 2 * (weights of the layers and adapters) + 4 * L * T^2 * heads * head width; without the output head."""
         config = read_config(resolve_model(self.name))
         layers = find_layers(self.skeleton(), config.num_hidden_layers)
         attention = 4 * config.num_hidden_layers * num_tokens**2 * config.num_attention_heads * _head_width(config)
-        return int(2 * num_tokens * (weight_products(layers) + _projections(self.skeleton())) + attention)
+        products = weight_products(layers) + _projections(self.skeleton()) + sum(self.adapters().values())
+        return int(2 * num_tokens * products + attention)
 
     def kv_bytes(self, num_tokens: int) -> int:
         """2 * layers * key-value heads * head width * bytes a number * positions."""

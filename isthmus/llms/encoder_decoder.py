@@ -51,6 +51,10 @@ class EncoderDecoderLM(LLMConfig):
         inner = config.num_heads * config.d_kv
         attention = 4 * config.num_layers * num_tokens**2 * inner
         products = encoder + 2 * config.num_decoder_layers * config.d_model * inner
+        read = ("encoder.", ".EncDecAttention.k", ".EncDecAttention.v")
+        products += sum(
+            count for name, count in self.adapters().items() if name.startswith(read[0]) or name.endswith(read[1:])
+        )
         return int(2 * num_tokens * products + attention)
 
     def kv_bytes(self, num_tokens: int) -> int:

@@ -1,6 +1,7 @@
 """What a model costs, from its config alone, and what it takes on this machine."""
 
-from isthmus.measure.cost import Cost, PartCost, cost
+from isthmus.measure.alignment import AlignmentCost, alignment_cost, alignment_memory
+from isthmus.measure.cost import BranchCost, Cost, PartCost, cost
 from isthmus.measure.fit import Fit, fits, read_bytes
 from isthmus.measure.formulas import SYMBOLS, Formula, formulas
 from isthmus.measure.latency import Latency, time_to_first_token
@@ -10,6 +11,8 @@ from isthmus.measure.shelf import ShelfRow, shelf
 
 __all__ = [
     "SYMBOLS",
+    "AlignmentCost",
+    "BranchCost",
     "Cost",
     "Fit",
     "Formula",
@@ -17,6 +20,8 @@ __all__ = [
     "PartCost",
     "ShelfRow",
     "TrainingMemory",
+    "alignment_cost",
+    "alignment_memory",
     "cost",
     "fits",
     "formulas",

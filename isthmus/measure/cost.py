@@ -6,14 +6,11 @@ does. Checked against: `torch.utils.flop_counter` and published parameter counts
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch import nn
-
 from isthmus.branches import Branch
-from isthmus.config import did_you_mean
-from isthmus.features import LLMShape
+from isthmus.features import BranchName, LLMShape
 from isthmus.llms import LLMConfig
 from isthmus.measure.known import offline
+from isthmus.measure.parameters import Count, check_paths, named_parts
 from isthmus.model import Model
 
 PARTS = ("encoder", "connector", "arrange", "llm")
@@ -27,6 +24,8 @@ class PartCost:
     learned: int
     flops: int
     """For one image (all its views) and, in the language model, its prompt; attention computed densely."""
+    adapters: int = 0
+    """Parameters of its adapters (LoRA), which `parameters` includes; where there are some, they alone learn."""
 
     @property
     def frozen(self) -> int:
@@ -38,13 +37,32 @@ class PartCost:
 class BranchCost:
     """A branch for video or audio, and one view through it: a clip, or a run of windows."""
 
-    name: str
+    name: BranchName
     tokens: int
     """Positions that one view takes in the prompt."""
-    parameters: int
-    learned: int
-    flops: int
-    """Of encoder, connector and arrangement for one view."""
+    encoder: PartCost
+    connector: PartCost
+    arrange: PartCost
+
+    @property
+    def parts(self) -> dict[str, PartCost]:
+        """Its parts by name."""
+        return {"encoder": self.encoder, "connector": self.connector, "arrange": self.arrange}
+
+    @property
+    def parameters(self) -> int:
+        """Of encoder, connector and arrangement."""
+        return sum(part.parameters for part in self.parts.values())
+
+    @property
+    def learned(self) -> int:
+        """Parameters that learn."""
+        return sum(part.learned for part in self.parts.values())
+
+    @property
+    def flops(self) -> int:
+        """Of encoder, connector and arrangement for one view."""
+        return sum(part.flops for part in self.parts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +115,13 @@ class Cost:
         """FLOPs of one training step on one such sample: forward, and backward as far as something learns.
 
         A part that learns costs three forward passes, a frozen part behind one that learns two (its activations need
-        a gradient), a frozen part before all of them one; none for an encoder whose features are kept.
+        a gradient), a frozen part before all of them one; none for an encoder whose features are kept. A part whose
+        adapters learn costs two: the gradient of their own matrices is left out.
         """
         total, learning = 0, False
         for name, part in self.parts.items():
             learning = learning or part.learned > 0
-            passes = 1 + learning + (part.learned > 0)
+            passes = 1 + learning + (part.learned > 0 and not part.adapters)
             if name == "encoder" and cached_features and not part.learned:
                 passes = 0
             total += passes * part.flops
@@ -134,8 +153,9 @@ def cost(
     plan = encoder.plan(size)
     visual, views = known.num_visual_tokens(plan), len(plan.views)
     total = visual + text_tokens
-    own = tuple(path for path in train if path.partition(".")[0] not in known.branches)
-    counts = dict.fromkeys(PARTS, (0, 0)) | _counts(known, own)
+    named = named_parts(known)
+    check_paths(named, train)
+    counts = {name: part.count(train) for name, part in named.items()}
     flops = {
         "encoder": views * encoder.flops(),
         "connector": views * known.connector.flops(source, target)
@@ -143,7 +163,7 @@ def cost(
         "arrange": known.arrange.flops(known.place([plan])[0], known.connector.num_tokens(source.grid), target),
         "llm": llm.flops(total),
     }
-    parts = {name: PartCost(parameters=counts[name][0], learned=counts[name][1], flops=flops[name]) for name in PARTS}
+    parts = {name: part_cost(counts[name], flops[name]) for name in PARTS}
     return Cost(
         image=size,
         views=views,
@@ -153,35 +173,29 @@ def cost(
         llm_visual_flops=llm.flops(total) - llm.flops(text_tokens),
         head_flops=_head_flops(llm),
         kv_bytes=llm.kv_bytes(total),
-        branches=tuple(_branch_cost(name, branch, target, train) for name, branch in known.branches.items()),
+        branches=tuple(_branch_cost(name, branch, target, counts) for name, branch in known.branches.items()),
         **parts,
     )
 
 
-def _branch_cost(name: str, branch: Branch, target: LLMShape, train: tuple[str, ...]) -> BranchCost:
+def part_cost(count: Count, flops: int) -> PartCost:
+    """What is counted of a part."""
+    return PartCost(parameters=count.parameters, learned=count.learned, flops=flops, adapters=count.adapters)
+
+
+def _branch_cost(name: BranchName, branch: Branch, target: LLMShape, counts: dict[str, Count]) -> BranchCost:
     source = branch.encoder.shape()
-    with torch.device("meta"):
-        modules = {"connector": branch.connector.build(source, target), "arrange": branch.arrange.build(target)}
-    counts = {f"{name}.encoder": branch.encoder.parameters()}
-    for part, module in modules.items():
-        counts |= _named(module, f"{name}.{part}.")
-    paths = [path for path in train if path.partition(".")[0] == name]
-    learned: set[str] = set()
-    for path in paths:
-        fitting = {one for one in counts if one == path or one.startswith(f"{path}.")}
-        if not fitting:
-            raise ValueError(f"No parameter is called {path!r}.{did_you_mean(path, counts)}")
-        learned |= fitting
-    plan = branch.encoder.plan((1, 1))
-    placed = replace(plan, tokens=branch.token_grid())
-    arranging = branch.arrange.flops(placed, branch.connector.num_tokens(source.grid), target)
-    return BranchCost(
-        name=name,
-        tokens=branch.arrange.num_tokens(placed, branch.connector.num_tokens(source.grid)),
-        parameters=sum(counts.values()),
-        learned=sum(counts[one] for one in learned),
-        flops=branch.encoder.flops() + branch.connector.flops(source, target) + arranging,
+    placed, each = (
+        replace(branch.encoder.plan((1, 1)), tokens=branch.token_grid()),
+        branch.connector.num_tokens(source.grid),
     )
+    flops = {
+        "encoder": branch.encoder.flops(),
+        "connector": branch.connector.flops(source, target),
+        "arrange": branch.arrange.flops(placed, each, target),
+    }
+    parts = {part: part_cost(counts[f"{name}.{part}"], one) for part, one in flops.items()}
+    return BranchCost(name=name, tokens=branch.arrange.num_tokens(placed, each), **parts)
 
 
 def causal_flops(llm: LLMConfig, num_tokens: int) -> int:
@@ -201,36 +215,3 @@ def _head_flops(llm: LLMConfig) -> int:
     head = llm.skeleton().get_output_embeddings()  # type: ignore[operator]
     weight = head.weight
     return 2 * int(weight.numel())
-
-
-def _counts(model: Model, train: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-    """Parameters of each part, all and learned. Paths inside a part are matched against its parameters by name."""
-    assert model.llm is not None
-    source, target = model.source(), model.target()
-    with torch.device("meta"):
-        modules: dict[str, nn.Module] = {
-            "connector": model.connector.build(source, target),
-            "arrange": model.arrange.build(target),
-        }
-    names = {part: _named(module, f"{part}.") for part, module in modules.items()}
-    names["llm"] = _named(model.llm.skeleton(), "llm.model.")
-    learned = dict.fromkeys(PARTS, 0)
-    whole_encoder = model.encoder.parameters()
-    for path in train:
-        part = path.split(".")[0]
-        fitting = [name for name in names.get(part, {}) if name == path or name.startswith(f"{path}.")]
-        if path == "encoder":
-            learned["encoder"] = whole_encoder
-        elif part == "encoder":
-            raise ValueError(f"A cost counts the encoder as a whole: name 'encoder' in train, not {path!r}.")
-        elif not fitting:
-            every = [*PARTS, *(name for part in names.values() for name in part)]
-            raise ValueError(f"No parameter is called {path!r}.{did_you_mean(path, every)}")
-        else:
-            learned[part] += sum(names[part].pop(name) for name in fitting)
-    all_counts = {part: sum(weights.values()) + learned[part] for part, weights in names.items()}
-    return {part: (all_counts.get(part, whole_encoder), learned[part]) for part in ("encoder", *names)}
-
-
-def _named(module: nn.Module, prefix: str) -> dict[str, int]:
-    return {prefix + name: parameter.numel() for name, parameter in module.named_parameters()}

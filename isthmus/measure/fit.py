@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from isthmus.connectors.reading import Passes
+from isthmus.measure.alignment import alignment_memory
 from isthmus.measure.memory import TrainingMemory, training_memory
 from isthmus.model import Model
 
@@ -46,10 +48,12 @@ def fits(
     train: tuple[str, ...] = ("connector",),
     text_tokens: int = 64,
     image: tuple[int, int] | None = None,
+    passes: Passes | None = None,
 ) -> tuple[Fit, ...]:
     """Every combination of precision and checkpointing, with the largest micro-batch that `budget` bytes hold.
 
-    The connector stays in float32. Activations grow with the samples, everything else does not.
+    The connector stays in float32. Activations grow with the samples, everything else does not. Without a language
+    model `passes` is what the objectives ask for.
 
     Raises:
         ValueError: as `cost` does.
@@ -58,7 +62,10 @@ def fits(
     for precision in ("float32", "bfloat16"):
         for checkpointing in (False, True):
             variant = _variant(model, precision, checkpointing)
-            one = training_memory(variant, train=train, text_tokens=text_tokens, image=image)
+            if passes is None:
+                one = training_memory(variant, train=train, text_tokens=text_tokens, image=image)
+            else:
+                one = alignment_memory(variant, passes, train=train, text_tokens=text_tokens)
             fixed = one.total - one.activations
             samples = max(0, (budget - fixed) // max(1, one.activations))
             memory = replace(one, activations=one.activations * max(1, samples))

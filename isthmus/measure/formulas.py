@@ -28,14 +28,14 @@ def formulas(model: Model) -> Iterator[Formula]:
     """Token count, parameters and FLOPs of every part of a model."""
     asked = {
         "encoder": ("parameters", "flops"),
-        "connector": ("num_tokens", "parameters", "flops"),
+        "connector": ("num_tokens", "parameters", "flops" if model.llm is not None else "alignment_flops"),
         "arrange": ("num_tokens", "parameters"),
         "llm": ("parameters", "flops", "kv_bytes"),
     }
     for part, quantities in asked.items():
         config = getattr(model, part)
         for quantity in quantities:
-            if config is not None:
+            if config is not None and (model.llm is not None or part in ("encoder", "connector")):
                 yield Formula(part, quantity, _stated(getattr(type(config), quantity)))
     if model.llm is not None and model.llm.kind == "causal":
         yield Formula("llm", "causal flops", _stated(causal_flops))

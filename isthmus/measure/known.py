@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from isthmus.connectors import QFormerConfig
-from isthmus.encoders import VisionEncoder
+from isthmus.connectors import QFormerConfig, QLlamaConfig
+from isthmus.encoders import EncoderConfig, VideoEncoder, VisionEncoder
 from isthmus.model import Model
 
 FOLDER = Path(__file__).parent / "known"
@@ -21,13 +21,27 @@ def offline(model: Model) -> Model:
     The result has shapes and no weights; a part of another name is left as it is and read by `transformers`.
     """
     encoder, connector, llm = model.encoder, model.connector, model.llm
-    if isinstance(encoder, VisionEncoder):
-        encoder = replace(encoder, name=local_name(encoder.name))
-    if isinstance(connector, QFormerConfig):
+    if isinstance(connector, (QFormerConfig, QLlamaConfig)):
         connector = replace(connector, start_from=None)
     if llm is not None:
         llm = replace(llm, name=local_name(llm.name))
-    return replace(model, encoder=encoder, connector=connector, llm=llm)
+    branches = {name: replace(one, encoder=_known(one.encoder)) for name, one in model.branches.items()}
+    return replace(
+        model,
+        encoder=_known(encoder),
+        connector=connector,
+        llm=llm,
+        video=branches.get("video"),
+        audio=branches.get("audio"),
+    )
+
+
+def _known(encoder: EncoderConfig) -> EncoderConfig:
+    if isinstance(encoder, VisionEncoder):
+        return replace(encoder, name=local_name(encoder.name))
+    if isinstance(encoder, VideoEncoder):
+        return replace(encoder, tower=replace(encoder.tower, name=local_name(encoder.tower.name)))
+    return encoder
 
 
 def local_name(name: str) -> str:

@@ -9,17 +9,20 @@ With checkpointing a stack of L layers keeps the input of each and, while it goe
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from isthmus.encoders import VisionEncoder
-from isthmus.features import Features, FeatureShape
+from isthmus.adapters import MARK, Lora, add_lora
+from isthmus.connectors import ConnectorConfig
+from isthmus.encoders import EncoderConfig, VisionEncoder
+from isthmus.features import Features, FeatureShape, LLMShape
 from isthmus.llms import LLMConfig
-from isthmus.measure.cost import Cost, cost
+from isthmus.measure.cost import Cost, PartCost, cost
 from isthmus.measure.known import offline
+from isthmus.measure.parameters import below
 from isthmus.model import Model
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -51,58 +54,93 @@ def training_memory(
 ) -> TrainingMemory:
     """Memory of a forward and backward pass over `samples` prompts of one image and `text_tokens` each.
 
+    Branches for video and audio count with one view, where a stage has them and something of theirs learns.
+
     Raises:
         ValueError: as `cost` does.
     """
     known = offline(model)
     assert known.llm is not None or known.target()
     bill = cost(model, train=train, image=image, text_tokens=text_tokens)
-    weights = learned = 0
-    for name, part in bill.parts.items():
-        config = getattr(known, name)
-        number = _BYTES[getattr(config, "precision", "float32")]
-        weights += number * part.parameters
-        learned += number * part.learned
+    parts = {f"{name}": (part, precision_of(getattr(known, name))) for name, part in bill.parts.items()}
+    for branch in bill.branches:
+        config = known.branches[branch.name]
+        parts |= {
+            f"{branch.name}.{name}": (part, precision_of(getattr(config, name))) for name, part in branch.parts.items()
+        }
+    activations = _activations(known, bill, train)
+    for branch in bill.branches:
+        config = known.branches[branch.name]
+        if branch.learned:
+            activations += _connector_activations(
+                config.connector, config.encoder.shape(), known.target(), 1, branch.connector.learned > 0
+            )
+    return held(parts.values(), activations=samples * activations)
+
+
+def held(parts: Iterable[tuple[PartCost, int]], *, activations: int) -> TrainingMemory:
+    """The memory of parts, each with its bytes a number."""
+    listed = list(parts)
+    learned = sum(number * part.learned for part, number in listed)
     return TrainingMemory(
-        weights=weights,
+        weights=sum(number * part.parameters for part, number in listed),
         gradients=learned,
         optimizer=2 * learned,
-        activations=samples * _activations(known, bill, train),
+        activations=activations,
     )
+
+
+def precision_of(config: object) -> int:
+    """Bytes a number of what a config builds: that of its weights where it names one, else float32."""
+    tower = getattr(config, "tower", config)
+    return _BYTES[getattr(tower, "precision", "float32")]
 
 
 def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
     """Bytes that autograd keeps of one sample: encoder, connector, language model, and the logits of the text."""
     assert model.llm is not None
     source, target = model.source(), model.target()
-    with torch.device("meta"):
-        connector = model.connector.build(source, target)
-    connector.requires_grad_(bill.connector.learned > 0)
-    views = _blank(source, bill.views).requires_grad_(bill.encoder.learned > 0)
-    kept = _kept(connector, lambda: connector(_features(source, views)).tokens)
-    if bill.encoder.learned and isinstance(model.encoder, VisionEncoder):
-        kept += _tower_activations(model.encoder, bill.views)
+    kept = _connector_activations(
+        model.connector, source, target, bill.views, bill.connector.learned > 0, encoder=bill.encoder.learned > 0
+    )
+    kept += tower_activations(model.encoder, bill.views) if bill.encoder.learned else 0
     if bill.encoder.learned or bill.connector.learned or bill.arrange.learned or bill.llm.learned:
         kept += _llm_activations(model.llm, bill, train)
     return kept
 
 
-def _tower_activations(encoder: VisionEncoder, views: int) -> int:
-    """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk."""
+def _connector_activations(
+    config: ConnectorConfig, source: FeatureShape, target: LLMShape, views: int, learns: bool, *, encoder: bool = False
+) -> int:
+    with torch.device("meta"):
+        connector = config.build(source, target)
+    connector.requires_grad_(learns)
+    blank = _blank(source, views).requires_grad_(encoder)
+    return kept_bytes(connector, lambda: connector(_features(source, blank)).tokens)
+
+
+def tower_activations(encoder: EncoderConfig, views: int) -> int:
+    """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk.
+
+    Other encoders than vision towers are not counted.
+    """
+    if not isinstance(encoder, VisionEncoder):
+        return 0
     tower, options = encoder.skeleton()
-    tower.to(encoder.dtype)
+    tower = _adapted(tower.to(encoder.dtype), encoder.lora)
     side = encoder.image_size
     pixels = torch.empty(1, 3, side, side, dtype=encoder.dtype, device="meta")
-    a_view = _kept(tower, lambda: tower(pixels, output_hidden_states=True, **options).last_hidden_state)
+    a_view = kept_bytes(tower, lambda: tower(pixels, output_hidden_states=True, **options).last_hidden_state)
     if not encoder.checkpointing:
         return views * a_view
     return views * pixels.numel() * encoder.dtype.itemsize + min(views, encoder.views_at_once) * a_view
 
 
 def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
-    skeleton = copy.deepcopy(llm.skeleton()).to(llm.dtype)
+    skeleton = _adapted(copy.deepcopy(llm.skeleton()).to(llm.dtype), llm.lora)
     for name, parameter in skeleton.named_parameters():
-        parameter.requires_grad_(any(f"llm.model.{name}.".startswith(f"{path}.") for path in train))
+        own = MARK in name or not llm.lora.rank
+        parameter.requires_grad_(own and any(below(f"llm.model.{name}", path) for path in train))
     length = bill.visual_tokens + bill.text_tokens
     width = llm.shape().embedding_width
     # With a mask of four axes transformers builds none of its own, which would need real numbers.
@@ -112,7 +150,7 @@ def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
     assert isinstance(body, nn.Module)
     places = torch.empty(1, length, dtype=torch.int64, device="meta")
     options = {"use_cache": False, "position_ids": places} if llm.kind == "causal" else {}
-    kept = _kept(skeleton, lambda: body(inputs_embeds=embedded, attention_mask=mask, **options).last_hidden_state)
+    kept = kept_bytes(skeleton, lambda: body(inputs_embeds=embedded, attention_mask=mask, **options).last_hidden_state)
     if llm.checkpointing:
         layers = llm.shape().num_layers
         kept = min(kept, layers * length * llm.shape().hidden_width * llm.dtype.itemsize + -(-kept // layers))
@@ -120,7 +158,18 @@ def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
     return kept + logits * (llm.dtype.itemsize + 4)
 
 
-def _kept(module: nn.Module, run: Callable[[], Tensor]) -> int:
+def _adapted(skeleton: nn.Module, lora: Lora) -> nn.Module:
+    """A skeleton with its adapters, which alone learn; as it is where there are none."""
+    if not lora.rank:
+        return skeleton
+    with torch.device("meta"):
+        adapted = add_lora(skeleton.train(), lora)
+    for name, parameter in adapted.named_parameters():
+        parameter.requires_grad_(MARK in name)
+    return adapted
+
+
+def kept_bytes(module: nn.Module, run: Callable[[], Tensor]) -> int:
     """Bytes of the distinct tensors that autograd keeps while `run` runs, the module's own weights left out."""
     own = {parameter.untyped_storage()._cdata for parameter in module.parameters()}
     kept: dict[int, Tensor] = {}

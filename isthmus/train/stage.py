@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from isthmus.config import from_json
+from isthmus.connectors.reading import Passes
 from isthmus.data.sources import TYPES as SOURCE_TYPES
 from isthmus.data.sources import Source
 from isthmus.model import TYPES as MODEL_TYPES
@@ -79,6 +80,14 @@ class Stage:
             raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")
         for objective in self.objectives:
             objective.check(self.model)
+
+    @property
+    def passes(self) -> Passes:
+        """What the objectives ask for of a connector that learns without a language model."""
+        asked = Passes()
+        for objective in self.objectives:
+            asked = asked.joined(objective.passes())
+        return asked
 
     def num_steps(self, samples_per_epoch: int) -> int:
         """Optimizer steps of this stage over data of this many samples an epoch."""

@@ -1,14 +1,18 @@
 """`isthmus cost`: sizes and tilings, the shelf, what fits, formulas, and what can be named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from isthmus.cli.costing import find_stage, read_size
+from isthmus.branches import Branch
+from isthmus.cli.costing import cost_tables, find_stage, read_size
 from isthmus.cli.main import main
 from isthmus.config import to_json
-from isthmus.connectors import CONNECTORS
+from isthmus.connectors import CONNECTORS, LinearConfig, VideoQFormerConfig
+from isthmus.encoders import VideoEncoder, VisionEncoder
 from isthmus.recipes import RECIPES
 from isthmus.runs import STAGE_FILE
 
@@ -72,3 +76,56 @@ def test_a_run_folder(tmp_path: Path) -> None:
     stage = RECIPES["quickstart"]()
     (tmp_path / STAGE_FILE).write_text(json.dumps({"stage": to_json(stage)}))
     assert find_stage(str(tmp_path)) == stage
+
+
+def test_a_stage_without_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "blip2/stage1")
+    assert "32 caption tokens, 1,680 pairs" in text
+    row = next(line for line in text.splitlines() if " connector " in line)
+    assert row.count("186,705,470") == 2
+    for name in ("keys and values of the image", "queries alone", "caption alone", "judged", "caption, written"):
+        assert name in text
+    assert "memory to train, 1,680 pairs at a time" in text
+
+
+def test_middleware_is_counted_from_its_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "internvl1/stage1")
+    assert "features, pooled" in text
+    assert "caption alone" in text
+    assert "judged" not in text
+
+
+def test_what_fits_without_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "blip2/tiny-stage1", "--fit", "2GiB")
+    assert len([line for line in text.splitlines() if " bfloat16 " in line]) == 2
+
+
+@pytest.mark.parametrize("options", [("--shelf",), ("--image", "96x96", "192x96")])
+def test_what_a_first_stage_has_not(capsys: pytest.CaptureFixture[str], options: tuple[str, ...]) -> None:
+    assert main(["cost", "blip2/tiny-stage1", *options]) == 2
+    assert "has no language model" in capsys.readouterr().err
+
+
+def test_branches_are_printed() -> None:
+    eye = VisionEncoder()
+    small = VideoQFormerConfig().image
+    image = replace(small, num_queries=4, width=32, layers=2, heads=2, ffn_width=64, start_from=None)
+    video = Branch(encoder=VideoEncoder(tower=eye, max_frames=2), connector=VideoQFormerConfig(image=image))
+    audio = Branch(encoder=eye, connector=LinearConfig())
+    stage = RECIPES["quickstart"]()
+    stage = replace(stage, model=replace(stage.model, video=video, audio=audio), train=("connector", "video.connector"))
+    console = Console(width=160)
+    with console.capture() as captured:
+        for table in cost_tables(stage, image=None, text_tokens=8):
+            console.print(table)
+    text = captured.get()
+    assert "all, and branches" in text
+    row = next(line for line in text.splitlines() if " video, all " in line)
+    assert f" {video.connector.num_tokens(video.encoder.shape().grid)} " in row
+    assert f"{2 * eye.flops():,}" in next(line for line in text.splitlines() if " video encoder " in line)
+    assert f"{eye.shape().grid.size}" in next(line for line in text.splitlines() if " audio, all " in line)
+
+
+def test_adapters_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    fields = ("--model.llm.lora.rank", "4", "--train", "connector", "llm")
+    assert "LoRA parameters, llm" in said(capsys, "quickstart", *fields)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -170,28 +171,38 @@ def test_stages_with_a_language_model(root: Path, tmp_path: Path, rate: float, w
 LINE = {"step": 200, "itc": 1.2, "itm": 0.4, "itg": 2.0, "lr": 1e-4}
 
 
-@pytest.mark.parametrize(
-    ("facts", "changes", "wanted"),
-    [
-        (ALIGN, {}, "healthy"),
-        (ALIGN, {"step": 90, "itc": 3.4}, "early"),
-        (ALIGN, {"itc": 3.44}, "flat-itc"),
-        (ALIGN, {"itm": 0.63}, "constant-itm"),
-        (ALIGN, {"itm": 0.62, "itm_right_matches": 0.7, "itm_right_others": 0.6}, "healthy"),
-        (ALIGN, {"itm": 0.64, "itm_right_matches": 0.0, "itm_right_others": 1.0}, "constant-itm"),
-        (ALIGN, {"temperature": -0.01}, "temperature"),
-        (ALIGN, {"itg_image_gain": 0.001}, "image-ignored"),
-        (ALIGN, {"itc": float("nan")}, "overflow"),
-        (ALIGN, {"itm_by_text": 1e-6, "itm_by_image": 0.3}, "text-ignored"),
-        (replace(ALIGN, half_encoder=True), {"feature_max": 40_000.0}, "near-overflow"),
-        (ANSWER, {"loss": 0.0}, "zero-loss"),
-        (ANSWER, {"loss": 2.0, "image_gain": 0.001, "image_gain_error": 0.001}, "image-ignored"),
-        (ANSWER, {"loss": 2.0, "image_gain": 0.3, "image_gain_error": 0.1}, "healthy"),
-        (ANSWER, {"loss": 2.0, "visual_norm": 2e3, "word_norm": 1.0}, "exploding-norms"),
-        (ANSWER, {"loss": 2.0, "visual_norm": 60.0, "word_norm": 1.0}, "healthy"),
-        (ANSWER, {"loss": 2.0, "visual_cosine": 1.0, "visual_rank": 1.0}, "identical-queries"),
-    ],
-)
+VERDICTS: list[tuple[Facts, dict[str, float], str]] = [
+    (ALIGN, {}, "healthy"),
+    (ALIGN, {"step": 90, "itc": 3.4}, "early"),
+    (ALIGN, {"itc": 3.44}, "flat-itc"),
+    (ALIGN, {"itm": 0.63}, "constant-itm"),
+    (ALIGN, {"itm": 0.62, "itm_right_matches": 0.7, "itm_right_others": 0.6}, "healthy"),
+    (ALIGN, {"itm": 0.64, "itm_right_matches": 0.0, "itm_right_others": 1.0}, "constant-itm"),
+    (ALIGN, {"temperature": -0.01}, "temperature"),
+    (ALIGN, {"itg_image_gain": 0.001}, "image-ignored"),
+    (ALIGN, {"itc": float("nan")}, "overflow"),
+    (ALIGN, {"itm_by_text": 1e-6, "itm_by_image": 0.3}, "text-ignored"),
+    (replace(ALIGN, half_encoder=True), {"feature_max": 40_000.0}, "near-overflow"),
+    (ANSWER, {"loss": 0.0}, "zero-loss"),
+    (ANSWER, {"loss": 2.0, "image_gain": 0.001, "image_gain_error": 0.001}, "image-ignored"),
+    (ANSWER, {"loss": 2.0, "image_gain": 0.3, "image_gain_error": 0.1}, "healthy"),
+    (ANSWER, {"loss": 2.0, "visual_norm": 2e3, "word_norm": 1.0}, "exploding-norms"),
+    (ANSWER, {"loss": 2.0, "visual_norm": 60.0, "word_norm": 1.0}, "healthy"),
+    (ANSWER, {"loss": 2.0, "visual_cosine": 1.0, "visual_rank": 1.0}, "identical-queries"),
+    (ALIGN, {"query_cosine": 0.9999, "query_rank": 1.0, "query_distinct": 0.1}, "identical-queries"),
+    (ALIGN, {"text_cosine": 0.9999}, "text-ignored"),
+    (ALIGN, {"itg": 6.95}, "not-falling"),
+    (ANSWER, {"loss": 4.96}, "not-falling"),
+    (ANSWER, {"loss": 4.9}, "healthy"),
+    (ANSWER, {"loss": 0.0}, "healthy"),  # learnt by heart is not zero from the start
+    (ANSWER, {"loss": 2.0, "visual_cosine": 0.6, "visual_rank": 5.0}, "healthy"),
+    (ALIGN, {"query_cosine": 0.6, "query_rank": 9.0, "query_distinct": 1.0, "temperature": 0.07}, "healthy"),
+    (ALIGN, {"text_cosine": 0.6, "itm_by_text": 0.3, "itm_by_image": 0.3, "itg_image_gain": 0.4}, "healthy"),
+    (replace(ALIGN, half_encoder=True), {"feature_max": 4_000.0}, "healthy"),
+]
+
+
+@pytest.mark.parametrize(("facts", "changes", "wanted"), VERDICTS)
 def test_verdicts_on_literal_lines(
     monkeypatch: pytest.MonkeyPatch, facts: Facts, changes: dict[str, float], wanted: str
 ) -> None:
@@ -203,3 +214,11 @@ def test_verdicts_on_literal_lines(
 def test_skipped_samples_are_told() -> None:
     assert judge(ANSWER, [{"step": 1, "loss": 1.0}], skipped=5, samples=100).word == "samples-skipped"
     assert judge(ANSWER, [{"step": 1, "loss": 1.0}], skipped=0, samples=100).word == "early"
+
+
+def test_every_failure_in_the_docs_is_tried_and_every_one_that_is_named_is_there() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z-]+)` \|", docs.partition("## Failures it names")[2], flags=re.MULTILINE)
+    named = set(re.findall(r'name="([a-z-]+)"', Path(doctor.__file__).read_text(encoding="utf-8")))
+    assert sorted(listed) == sorted(named)
+    assert named == {wanted for _, _, wanted in VERDICTS} - {"healthy", "early"} | {"samples-skipped"}

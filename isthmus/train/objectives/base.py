@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.model import Model
 from isthmus.train.objectives.shared import Shared
@@ -37,6 +38,10 @@ class Objective:
     def counts(self, batch: Batch) -> dict[str, int]:
         """How many items each named loss sums over, known before the forward pass."""
         raise AssertionError(f"{type(self).__name__} does not define counts")
+
+    def passes(self) -> Passes:
+        """What it asks of a connector that learns alone; nothing where a language model learns."""
+        return Passes()
 
     def prepare(self, shared: Shared) -> None:
         """Say what will be asked of the shared passes; every objective of a stage does so before any gives losses."""

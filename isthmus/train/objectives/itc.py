@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from isthmus.connectors.reading import Vectors
+from isthmus.connectors.reading import Passes, Vectors
 from isthmus.data.collate import Batch
 from isthmus.model import Model
 from isthmus.train.objectives.alignable import check_aligns
@@ -48,6 +48,11 @@ class ITC(Objective):
                 f"ITC(vectors={self.vectors!r}) needs pooled features, which {type(model.connector).__name__} lacks. "
                 f"Use vectors='queries', or the connector qllama."
             )
+
+    def passes(self) -> Passes:
+        """A vector of the caption, and of the image those that stand for it."""
+        queries, features = self.vectors in ("queries", "sum"), self.vectors in ("features", "sum")
+        return Passes(contrast=True, queries=queries, features=features)
 
     def prepare(self, shared: Shared) -> None:
         """Announces the captions' pass."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
+from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.data.tokens import IGNORED
 from isthmus.model import Model
@@ -27,6 +28,10 @@ class ITG(Objective):
     def check(self, model: Model) -> None:
         """Raises ValueError when the connector cannot write."""
         check_aligns(model, self)
+
+    def passes(self) -> Passes:
+        """The pass that writes."""
+        return Passes(write=True)
 
     def prepare(self, shared: Shared) -> None:
         """Announces the pass that writes."""

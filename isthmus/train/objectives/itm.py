@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Text
 from isthmus.model import Model
@@ -71,6 +72,16 @@ class ITM(Objective):
                 f"get. Use 'hard' or 'random'."
             )
 
+    def passes(self) -> Passes:
+        """Pairs to judge, and what mining them needs."""
+        mined = self.negatives != "given"
+        return Passes(match=self.each, mined=mined, contrast=mined, queries=mined)
+
+    @property
+    def each(self) -> int:
+        """Pairs to judge for a row."""
+        return 3 if self.negatives != "given" else 2 if self.given == "both" else 1
+
     def prepare(self, shared: Shared) -> None:
         """Announces the pass over given pairs, which needs no similarities."""
         if self.negatives == "given":
@@ -78,8 +89,7 @@ class ITM(Objective):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Pairs to judge."""
-        each = 3 if self.negatives != "given" else 2 if self.given == "both" else 1
-        return {"itm": each * len(batch.ids)}
+        return {"itm": self.each * len(batch.ids)}
 
     def losses(self, shared: Shared) -> dict[str, Tensor]:
         """The sum over the pairs; pairs that do not count are counted as the others' mean."""
