@@ -232,13 +232,6 @@ def export_run(command: commands.Export, rest: Sequence[str]) -> None:
     from isthmus.cli.exporting import export_command
 
     for line in export_command(command):
-    elif command.recipe in CHAINS:
-        from isthmus.cli.chaining import chain_table
-
-        Console().print(chain_table(stage))
-        for number, one in enumerate(stage.stages):
-            made = RECIPES[one.name]
-            Console().print(provenance_table(one, made.make.__doc__ or "", CHAINS[command.recipe]().stages[number]))
         print(line)
 
 
@@ -258,6 +251,13 @@ def show(command: commands.Show, rest: Sequence[str]) -> None:
     stage = _resolved(table, "recipe", command.recipe, rest, f"show {command.recipe}")
     if command.json:
         Console().print_json(data=to_json(stage))
+    elif command.recipe in CHAINS:
+        from isthmus.cli.chaining import chain_table
+
+        Console().print(chain_table(stage))
+        for number, one in enumerate(stage.stages):
+            made = RECIPES[one.name]
+            Console().print(provenance_table(one, made.make.__doc__ or "", CHAINS[command.recipe]().stages[number]))
     else:
         recipe = table[command.recipe]
         Console().print(provenance_table(stage, recipe.make.__doc__ or "", recipe()))

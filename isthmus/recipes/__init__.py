@@ -265,11 +265,6 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
     ),
 }
 
-STUDIES: "dict[str, Recipe[Study]]" = {
-    "quickstart": Recipe("studies", "quickstart", "Four connectors, two seeds, in minutes on two CPU cores."),
-    "shelf": Recipe("studies", "shelf", "Every connector there is, two seeds, in under two hours on two CPU cores."),
-    "readme": Recipe("studies", "readme", "The study of the README's table: the quickstart, longer, with five seeds."),
-}
 CHAINS: "dict[str, Recipe[Chain]]" = {
     "blip2/tiny": Recipe(
         "blip2_tiny",
@@ -279,6 +274,11 @@ CHAINS: "dict[str, Recipe[Chain]]" = {
 }
 """Recipes that are trained one after another."""
 
+STUDIES: "dict[str, Recipe[Study]]" = {
+    "quickstart": Recipe("studies", "quickstart", "Four connectors, two seeds, in minutes on two CPU cores."),
+    "shelf": Recipe("studies", "shelf", "Every connector there is, two seeds, in under two hours on two CPU cores."),
+    "readme": Recipe("studies", "readme", "The study of the README's table: the quickstart, longer, with five seeds."),
+}
 
 
 def find(name: str, table: Mapping[str, Recipe[T]], kind: str) -> Recipe[T]:
