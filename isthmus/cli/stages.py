@@ -11,7 +11,7 @@ from isthmus.compare.blind import Blind
 from isthmus.config import from_json
 from isthmus.data import sources
 from isthmus.data.captions import captions_of
-from isthmus.data.check import check
+from isthmus.data.check import check, check_captions
 from isthmus.data.prompts import split_turns
 from isthmus.data.sample import Sample
 from isthmus.features import Plan
@@ -70,8 +70,9 @@ def _checked_captions(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[st
         dataset = source.of.build()
         samples = [dataset[index] for index in range(min(max(num, scan), len(dataset)))]
         made, cut = captions_of(samples, tokenizer=tokenizer, style=stage.model.captions, form=form)
-        rows = zip(samples[:num], made.write.ids, made.write.mask, strict=False)
-        lines = [Text(f"{sample.id}: <image> {tokenizer.decode(ids[mask].tolist())}") for sample, ids, mask in rows]
+        passes, named = stage.passes, [sample.id for sample in samples[:num]]
+        asked = {"contrast": passes.contrast, "match": passes.match > 0, "write": passes.write}
+        lines = check_captions(made, named, tokenizer, **asked)
         title = f"data.{number}: {type(source.of).__name__}, weight {source.weight:g}, {len(dataset)} samples"
         yield f"{title}; {len(samples)} checked, {cut} lose their end", lines
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.text import Text as Line
+from torch import Tensor
 
 from isthmus.data.collate import Batch
 from isthmus.data.tokens import IGNORED
+from isthmus.features import Captions, Text
 
 SUPERVISED_STYLE = "bold green"
 VISUAL_STYLE = "magenta"
@@ -19,6 +21,52 @@ def check(batch: Batch, tokenizer: Any) -> list[Line]:
     already refused a sample without supervised tokens or with a wrong number of images.
     """
     return [_show(batch, row, tokenizer) for row in range(len(batch.ids))]
+
+
+def check_captions(
+    captions: Captions, sample_ids: Sequence[str], tokenizer: Any, *, contrast: bool, match: bool, write: bool
+) -> list[Line]:
+    """One styled text for each caption, with what each objective that is asked for supervises of it.
+
+    Comparing and judging supervise the pair, so its words carry no marks; writing supervises tokens.
+    """
+
+    def words(text: Text, row: int) -> str:
+        told: str = tokenizer.decode(text.ids[row][text.mask[row]].tolist(), clean_up_tokenization_spaces=False)
+        return told
+
+    lines = []
+    for row, name in enumerate(sample_ids):
+        line = Line()
+        line.append(f"{name}: an image and a caption of {int(captions.match.mask[row].sum())} tokens", style="bold")
+        if contrast:
+            line.append(f"\n  compared: <image> with {words(captions.contrast, row)} -> ")
+            _append(line, "its own, among all captions of the batch", True)
+        if match:
+            line.append(f"\n  judged: <image> {words(captions.match, row)} -> ")
+            _append(line, "matches", True)
+            given = captions.negatives is not None and not bool(_none(captions)[row])
+            other = words(captions.negatives, row) if given and captions.negatives is not None else "another caption"
+            line.append(f"\n  judged: <image> {other} -> ")
+            _append(line, "does not match", True)
+        if write:
+            line.append("\n  written: <image> ")
+            _append_written(line, captions, row, tokenizer)
+        lines.append(line)
+    return lines
+
+
+def _none(captions: Captions) -> Tensor:
+    return captions.empty if captions.negatives_empty is None else captions.negatives_empty
+
+
+def _append_written(line: Line, captions: Captions, row: int, tokenizer: Any) -> None:
+    kept = captions.write.mask[row].nonzero().squeeze(1).tolist()
+    ids, targets = captions.write.ids[row].tolist(), captions.targets[row].tolist()
+    kinds = ["supervised" if place and one != IGNORED else "read" for place, one in enumerate(targets)]
+    for kind, run in _runs(kept, kinds):
+        told = tokenizer.decode([ids[place] for place in run], clean_up_tokenization_spaces=False)
+        _append(line, told, kind == "supervised")
 
 
 def _show(batch: Batch, row: int, tokenizer: Any) -> Line:
