@@ -36,10 +36,10 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=50, save_every=50, validate_every=50),
+        base=replace(stage(), steps=100, save_every=100, validate_every=100),
         arms=ARMS,
         seeds=(1, 2),
-        tune_rates=(1e-3, 3e-3, 1e-2),
+        tune_rates=(1e-3, 2e-3, 5e-3),
         tune_seeds=(101,),
         tune_fraction=0.15,
         items_per_task=40,
@@ -61,12 +61,12 @@ def readme() -> Study:
     return replace(
         quickstart(),
         name="readme",
-        base=replace(stage(), steps=120, save_every=120, validate_every=40),
+        base=replace(stage(), steps=200, save_every=200, validate_every=40),
         seeds=(1, 2, 3, 4, 5),
-        items_per_task=200,
+        items_per_task=100,
         headline_items=1_000,
         control_items=100,
-        watch_items=100,
+        watch_items=80,
     )
 
 
@@ -86,7 +86,7 @@ def shelf() -> Study:
     """
     return Study(
         name="shelf",
-        base=replace(stage(), steps=140, save_every=140, validate_every=28),
+        base=replace(stage(), steps=280, save_every=280, validate_every=56),
         arms=arms(CONNECTORS),
         seeds=(1, 2),
         tune_rates=(1e-3, 5e-3),
