@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from isthmus.app.conversation import Conversation
+from isthmus.app.files import file_input
 from isthmus.config import did_you_mean
-from isthmus.data.images import FileImage
 from isthmus.data.response_formats import ResponseFormat, formatted
-from isthmus.data.sound import FileSound
-from isthmus.data.video import FileVideo
 from isthmus.features import BranchName
 
 HELP = """/image PATH   attach a picture to the next question; several are allowed
@@ -23,11 +21,6 @@ HELP = """/image PATH   attach a picture to the next question; several are allow
 /quit         leave (so does the end of input)
 Anything else is asked. Ctrl-C ends an answer early."""
 PROMPT = "> "
-FILES: dict[BranchName, type[FileImage] | type[FileVideo] | type[FileSound]] = {
-    "image": FileImage,
-    "video": FileVideo,
-    "audio": FileSound,
-}
 
 Read = Callable[[str], str]
 Write = Callable[[str], None]
@@ -117,10 +110,7 @@ def attach_file(conversation: Conversation, kind: BranchName, path: Path) -> Non
     Raises:
         ValueError: no such file, or none that can be read as what it should be.
     """
-    path = path.expanduser()
-    if not path.is_file():
-        raise ValueError(f"No file {str(path)!r}. Attach one with /image PATH, /video PATH or /audio PATH.")
-    conversation.attach(kind, FILES[kind](root=str(path.parent), path=path.name))
+    conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config))
 
 
 def unquoted(path: str) -> str:

@@ -107,30 +107,11 @@ def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
 
 
 def ask(command: commands.Ask, rest: Sequence[str]) -> None:
-    """Print the answer to one question about one image."""
-    from isthmus.data.boxes import draw_boxes, parse_boxes
-    from isthmus.data.images import FileImage
-    from isthmus.data.response_formats import formatted
-    from isthmus.data.sample import IMAGE_MARK, Sample, Turn
-    from isthmus.llms import Generation
-    from isthmus.runs import Run
+    """Print the answer to one question about one picture, video or sound."""
+    from isthmus.cli.asking import ask_command
 
-    if IMAGE_MARK in command.question:
-        raise ValueError(f"Leave {IMAGE_MARK} out of the question: the image goes in front of it by itself.")
-    if not command.image.is_file():
-        raise ValueError(f"No image file {str(command.image)!r}.")
-    image = FileImage(root=str(command.image.parent), path=command.image.name)
-    picture = image.load()
-    words = command.question if command.answer == "free" else formatted(command.question, command.answer)
-    turn = Turn(role="user", text=f"{IMAGE_MARK}\n{words}")
-    model = Run(command.run).load_model()
-    options = Generation(max_new_tokens=command.max_new_tokens, num_beams=command.num_beams)
-    answer = model.answer([Sample(id="asked", turns=(turn,), images=(image,))], options)[0]
-    print(answer)
-    if command.draw is not None:
-        boxes = parse_boxes(f"{command.question} {answer}")
-        draw_boxes(picture, boxes).save(command.draw)
-        print(f"{len(boxes)} {'box' if len(boxes) == 1 else 'boxes'} drawn: {command.draw}")
+    for line in ask_command(command):
+        print(line)
 
 
 def chat(command: commands.Chat, rest: Sequence[str]) -> None:

@@ -65,14 +65,14 @@ class Evaluate:
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Ask a trained run one question about one image, and print the answer."""
+    """Ask a trained run one question about one picture, video or sound, and print the answer."""
 
     run: Positional[Path]
     """A run folder."""
-    image: Positional[Path]
-    """An image file."""
+    file: Positional[Path]
+    """A file: a picture, a video or, for a run with an audio branch, a sound."""
     question: Positional[str]
-    """The question, without an image mark."""
+    """The question, without a mark for the file."""
     max_new_tokens: int = 32
     """Longest answer, in tokens."""
     num_beams: int = 1

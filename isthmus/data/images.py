@@ -139,17 +139,7 @@ class PackedImage:
     size: int
 
     def _content(self) -> bytes:
-        if not 0 < self.size <= MAX_BYTES or self.offset < 0:
-            raise ValueError(f"{self.name}: no image has {self.size} bytes at offset {self.offset}.")
-        try:
-            with open(self.archive, "rb") as file:
-                file.seek(self.offset)
-                content = file.read(self.size)
-        except OSError as error:
-            raise ValueError(f"Cannot read {self.name}: {error}") from error
-        if len(content) < self.size:
-            raise ValueError(f"{self.name} is cut short: {self.size} bytes wanted, {len(content)} there.")
-        return content
+        return packed_content(self.archive, self.offset, self.size, self.name)
 
     @property
     def name(self) -> str:
@@ -164,3 +154,18 @@ class PackedImage:
     def load(self) -> Image.Image:
         """The RGB image. Raises ValueError naming the archive and the offset."""
         return decode(self._content(), self.name)
+
+
+def packed_content(archive: str, offset: int, size: int, name: str) -> bytes:
+    """The `size` bytes from `offset` of an archive. Raises ValueError, with `name`, when they are not there."""
+    if not 0 < size <= MAX_BYTES or offset < 0:
+        raise ValueError(f"{name}: nothing has {size} bytes at offset {offset}.")
+    try:
+        with open(archive, "rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+    except OSError as error:
+        raise ValueError(f"Cannot read {name}: {error}") from error
+    if len(content) < size:
+        raise ValueError(f"{name} is cut short: {size} bytes wanted, {len(content)} there.")
+    return content

@@ -4,6 +4,7 @@ Files may be hostile: playlists and other demuxers that open further files or ad
 """
 
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -33,10 +34,23 @@ def opened(root: str, path: str) -> Iterator[tuple[Any, str]]:
     size = found.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{name} has {size} bytes, more than the {MAX_BYTES} allowed.")
+    with _container(str(found), name) as container:
+        yield container, name
+
+
+@contextmanager
+def opened_bytes(content: bytes, name: str) -> Iterator[Any]:
+    """The open container of a file's content, called `name` in messages. Raises ValueError as `opened` does."""
+    with _container(io.BytesIO(content), name) as container:
+        yield container
+
+
+@contextmanager
+def _container(file: str | io.BytesIO, name: str) -> Iterator[Any]:
     try:
         options = {"format_whitelist": DEMUXERS, "protocol_whitelist": "file"}
-        with av.open(str(found), options=options, metadata_errors="replace") as container:
-            yield container, name
+        with av.open(file, options=options, metadata_errors="replace") as container:
+            yield container
     except Exception as error:
         if isinstance(error, ValueError) and name in str(error):
             raise

@@ -1,14 +1,17 @@
 """Sounds that are not loaded yet: audio files, or the sound of a video, resampled to one channel as they are read."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
-from isthmus.data.media import checked_stream, file_key, opened
+from isthmus.data.images import content_key, packed_content
+from isthmus.data.media import checked_stream, file_key, opened, opened_bytes
 from isthmus.features import Sound
 
 MAX_SECONDS = 3_600.0
@@ -47,11 +50,46 @@ class FileSound:
         with opened(self.root, self.path) as (container, name):
             way_out = "A video without sound is read with FileVideo alone."
             samples = _read(container, checked_stream(container.streams.audio, name, "sound", way_out), self)
-        if not len(samples):
-            raise ValueError(f"{name} has no sound from {self.start_s} to {self.end_s} s.")
-        if not np.isfinite(samples).all():
-            raise ValueError(f"{name} holds samples that are no finite numbers.")
-        return Sound(samples=samples, rate=self.rate)
+        return _checked(samples, self, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedSound:
+    """The whole sound file whose `size` bytes start at `offset` of an uncompressed archive (tar, zip)."""
+
+    archive: str
+    offset: int
+    size: int
+    rate: int = 16_000
+
+    @property
+    def name(self) -> str:
+        """The archive's file name and the offset."""
+        return f"{Path(self.archive).name}@{self.offset}"
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of the file's bytes, with the rate."""
+        return f"{content_key(self._content())}|sound {self.rate}"
+
+    def load(self) -> Sound:
+        """The samples. Raises ValueError naming the archive and the offset."""
+        wanted = FileSound(root="", path=self.name, rate=self.rate)
+        with opened_bytes(self._content(), self.name) as container:
+            stream = checked_stream(container.streams.audio, self.name, "sound", "Pack sound files.")
+            samples = _read(container, stream, wanted)
+        return _checked(samples, wanted, self.name)
+
+    def _content(self) -> bytes:
+        return packed_content(self.archive, self.offset, self.size, self.name)
+
+
+def _checked(samples: npt.NDArray[np.float32], wanted: FileSound, name: str) -> Sound:
+    if not len(samples):
+        raise ValueError(f"{name} has no sound from {wanted.start_s} to {wanted.end_s} s.")
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name} holds samples that are no finite numbers.")
+    return Sound(samples=samples, rate=wanted.rate)
 
 
 def _read(container: Any, stream: Any, wanted: FileSound) -> npt.NDArray[np.float32]:

@@ -33,6 +33,9 @@ from isthmus.encoders.steps import with_steps
 from isthmus.features import Clip, Features, FeatureShape, Grid, Plan, Sound
 from isthmus.weights import folder_hash, resolve_model
 
+SHORTEST = 1_000
+"""Samples that every extractor can make a spectrogram of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEncoder(EncoderConfig):
@@ -150,7 +153,7 @@ class AudioTower(Encoder):
 
     def blank(self) -> Float[Tensor, "views windows channels height width"]:
         """The spectrogram of a moment of silence, all zero."""
-        still = Sound(samples=np.zeros(1_000, dtype=np.float32), rate=int(self.extractor.sampling_rate))
+        still = Sound(samples=np.zeros(SHORTEST, dtype=np.float32), rate=int(self.extractor.sampling_rate))
         return torch.zeros_like(self.prepare(still).pixels)
 
     def forward(self, pixels: Float[Tensor, "views windows channels height width"]) -> Features:
@@ -184,7 +187,11 @@ def windows(samples: npt.NDArray[np.float32], length: int, most: int) -> list[np
 
 
 def spectrogram(extractor: Any, samples: npt.NDArray[np.float32]) -> Float[Tensor, "channels height width"]:
-    """What the model's own feature extractor makes of these samples, with one channel."""
+    """What the model's own feature extractor makes of these samples, with one channel.
+
+    The rest of a sound may be shorter than one frame of a spectrogram; it is filled up with silence.
+    """
+    samples = np.pad(samples, (0, max(0, SHORTEST - len(samples))))
     made = extractor(samples, sampling_rate=extractor.sampling_rate, return_tensors="pt")
     found: Tensor = made[extractor.model_input_names[0]][0].float()
     return found if found.dim() == 3 else found[None]

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from isthmus.data.sample import IMAGE_MARK, Sample
+from isthmus.data.sample import ANY_MARK, Sample
 from isthmus.evaluate.answers import METRICS, normalise, score
 
 
@@ -23,8 +23,8 @@ class Levels:
 
 
 def question_of(sample: Sample) -> str:
-    """The text of the user's turns without image marks: all that a blind guesser is shown."""
-    said = (turn.text.replace(IMAGE_MARK, " ") for turn in sample.turns if turn.role == "user")
+    """The text of the user's turns without marks: all that a blind guesser is shown."""
+    said = (ANY_MARK.sub(" ", turn.text) for turn in sample.turns if turn.role == "user")
     return " ".join(" ".join(said).split())
 
 

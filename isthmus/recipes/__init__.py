@@ -42,6 +42,11 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "stage",
         "Train a connector between the bundled eye and speaker, both frozen, in minutes on a CPU.",
     ),
+    "sounds": Recipe(
+        "sounds",
+        "stage",
+        "Train two branches, pictures and spoken digits, before the bundled speaker, in minutes on a CPU.",
+    ),
     "llava15/stage1": Recipe("llava15", "stage1", "Align: train the MLP alone on 558k captioned images."),
     "llava15/stage2": Recipe("llava15", "stage2", "Instruct: train the MLP and the LLM on 665k conversations."),
     "llava15/tiny-stage1": Recipe(

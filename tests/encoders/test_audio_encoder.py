@@ -92,6 +92,19 @@ def test_short_sounds_are_padded_and_said_so(folder: Path) -> None:
     torch.testing.assert_close(features.tokens[1:], tower(long.pixels).tokens)
 
 
+@pytest.mark.parametrize("family", list(EARS))
+def test_a_rest_shorter_than_a_frame_is_heard(folder: Path, family: str) -> None:
+    rate = EARS[family][5]
+    tower = ear(folder, family).build()
+    whole = noise(WINDOW_S, rate)
+    longer = replace(whole, samples=np.append(whole.samples, np.float32([0.1] * 20)))
+    pixels = tower.prepare(longer).pixels
+    assert torch.equal(pixels[:, 0], tower.prepare(whole).pixels[:, 0])
+    assert pixels[:, 1].isfinite().all()
+    assert pixels[:, 2].isnan().all()
+    assert tower(pixels).tokens.isfinite().all()
+
+
 def test_windows_may_be_views_and_one_token(folder: Path) -> None:
     config = ear(folder, window_views=True, pool="mean")
     assert (config.shape().grid, config.most_views()) == (Grid(1, 1, 1), 3)

@@ -8,6 +8,7 @@ from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
 from isthmus.data.sources.nlvr import NlvrBoxes
 from isthmus.data.sources.split_captions import SplitCaptions
+from isthmus.data.sources.spoken_digits import SpokenDigits
 from isthmus.data.sources.text_file import TextFile
 from isthmus.data.sources.textbook import Textbook
 from isthmus.data.sources.world import WorldStyle
@@ -20,6 +21,7 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     WorldBoxes,
     Textbook,
     NlvrBoxes,
+    SpokenDigits,
     CaptionFile,
     LlavaFile,
     Interleaved,
@@ -43,6 +45,7 @@ __all__ = [
     "Source",
     "SourceConfig",
     "SplitCaptions",
+    "SpokenDigits",
     "TextFile",
     "Textbook",
     "WorldBoxes",

@@ -2,11 +2,12 @@
 
 from isthmus.evaluate.benchmarks.nlvr import TASKS as NLVR
 from isthmus.evaluate.benchmarks.retrieval import TASKS as RETRIEVAL
+from isthmus.evaluate.benchmarks.sounds import TASKS as SOUNDS
 from isthmus.evaluate.benchmarks.textbook import TASKS as TEXTBOOK
 from isthmus.evaluate.benchmarks.world import TASKS as WORLD
 from isthmus.evaluate.task import Task
 
-BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL)}
+BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL, *SOUNDS)}
 
-DEFAULT_TASKS: tuple[str, ...] = tuple(name for name in BENCHMARKS if name != "world/grounding")
-"""What is asked when nothing is named: all but boxes, which only a model trained on them can write."""
+DEFAULT_TASKS: tuple[str, ...] = tuple(name for name in BENCHMARKS if name not in ("world/grounding", "sounds/digit"))
+"""What is asked when nothing is named: all but boxes and sounds, which only a model trained on them can answer."""

@@ -16,6 +16,7 @@ from isthmus.data.sources import (
     NlvrBoxes,
     Source,
     SourceConfig,
+    SpokenDigits,
     Textbook,
     TextFile,
     WorldCaptions,
@@ -28,7 +29,7 @@ def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     """A small config of this type, with its files written."""
     if made in (WorldChat, WorldCaptions):
         return made(num_scenes=20, style=WorldStyle(chart=0.3))  # type: ignore[call-arg]
-    if made in (Textbook, NlvrBoxes):
+    if made in (Textbook, NlvrBoxes, SpokenDigits):
         return made()
     image = folder / "a.png"
     SourceImage.write(image)
@@ -68,6 +69,8 @@ def test_every_source_keeps_its_promises(made: type[SourceConfig], tmp_path: Pat
         assert [image.key for image in sample.images] == [image.key for image in again[index].images]
         assert any(turn.role == "assistant" and turn.text for turn in sample.turns)
         assert all(image.load().mode == "RGB" for image in sample.images)
+        assert [sound.key for sound in sample.sounds] == [sound.key for sound in again[index].sounds]
+        assert all(len(sound.load().samples) for sound in sample.sounds)
     assert len({dataset[index].id for index in range(min(20, len(dataset)))}) == min(20, len(dataset))
     with pytest.raises(IndexError):
         dataset[len(dataset)]
