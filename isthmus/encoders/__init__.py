@@ -4,11 +4,17 @@ from isthmus.encoders.audio import AudioEncoder
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, Untiled
 from isthmus.encoders.cache import FeatureCache
 from isthmus.encoders.cached import CachedEncoder, ImageSource
+from isthmus.encoders.stacked import StackedVisionEncoder
 from isthmus.encoders.tiles import TILINGS, TilingConfig
 from isthmus.encoders.video import VideoEncoder
 from isthmus.encoders.vision import VisionEncoder
 
-ENCODERS: dict[str, type[EncoderConfig]] = {"vision": VisionEncoder, "video": VideoEncoder, "audio": AudioEncoder}
+ENCODERS: dict[str, type[EncoderConfig]] = {
+    "vision": VisionEncoder,
+    "stacked": StackedVisionEncoder,
+    "video": VideoEncoder,
+    "audio": AudioEncoder,
+}
 """Every encoder config, by name. A new encoder is one file and two lines here."""
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "FeatureCache",
     "ImageSource",
     "Prepared",
+    "StackedVisionEncoder",
     "TilingConfig",
     "Untiled",
     "VideoEncoder",

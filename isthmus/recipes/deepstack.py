@@ -1,7 +1,7 @@
 """DeepStack: finer crops are added to the whole image's tokens before deeper layers; the sequence stays as long.
 
-Paper: Meng et al., arXiv:2406.04334. Code: MengLcool/DeepStack-VL. DeepStack-V, which stacks inside the encoder, is not
-among these recipes: no encoder of ours takes crops between its blocks.
+Paper: Meng et al., arXiv:2406.04334. Code: MengLcool/DeepStack-VL. DeepStack-V, which stacks inside the encoder, is
+`StackedVisionEncoder`; it has no recipe here, for which of the last blocks the released weights chose is not known.
 """
 
 from dataclasses import replace
