@@ -121,7 +121,9 @@ class Run:
         self.folder = Path(folder)
         path = self.folder / STAGE_FILE
         if not path.is_file():
-            raise ValueError(f"{self.folder} is not a run folder: it has no {STAGE_FILE}.")
+            raise ValueError(
+                f"{self.folder} is not a run folder: it has no {STAGE_FILE}. Give one that `isthmus train` wrote."
+            )
         self.stage_json: dict[str, Any] = _read_object(path)
         """The file as read: version, commit, fingerprints, and the stage itself under "stage"."""
         stage = self.stage_json.get("stage")

@@ -42,6 +42,8 @@ def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str,
         ValueError: a sample without supervised tokens, with image places and images that differ in number, or with an
             image that cannot be read; it is named.
     """
+    if num < 0 or scan < 0:
+        raise ValueError(f"--num {num} and --scan {scan} count samples: give 0 or more.")
     llm = stage.model.llm
     if llm is None:
         yield from _checked_captions(stage, num=num, scan=scan)

@@ -50,9 +50,11 @@ def run_study(
     on where it was; a finished one only writes its report anew. `command` is shown in the report.
 
     Raises:
-        ValueError: no arm could be judged.
+        ValueError: no worker, or no arm could be judged.
     """
     count = num_cores() if workers is None else workers
+    if count < 1:
+        raise ValueError(f"workers={count} trains nothing: give 1 or more, or leave it out for one a core.")
     folder.mkdir(parents=True, exist_ok=True)
     config = {"isthmus": __version__, "study": to_json(study)}
     write_whole(folder / STUDY_FILE, json.dumps(config, indent=1, ensure_ascii=False))

@@ -39,6 +39,11 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
         ValueError: no such class, an option of it that ours lacks, or weights that are not exactly the class's own.
     """
     path = Path(path)
+    if not path.is_dir():
+        raise ValueError(
+            f"There is no model folder {str(path)!r}. Give a folder in the format of transformers; for a file of "
+            f"connector weights name the recipe that they fit, with --recipe."
+        )
     kind = model_type(path)
     if kind not in NATIVE:
         raise ValueError(

@@ -106,6 +106,8 @@ def open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None,
 
 def _open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None) -> None:
     path = folder / STAGE_FILE
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: a run needs a folder of its own. Give another with --out.")
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         begun = {
