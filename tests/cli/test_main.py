@@ -56,7 +56,7 @@ def test_the_module_is_the_command() -> None:
         (["train", "quickstart", "--out", __file__, "--steps", "1"], "is a file: a run needs a folder of its own"),
         (["evaluate", "somewhere", "--tasks", "world/atribute"], "Did you mean 'world/attribute'"),
         (["evaluate", "somewhere", "--taks", "x"], "`isthmus evaluate` does not know '--taks'"),
-        (["ask", "somewhere", "no-such.jpg", "What?"], "No image file 'no-such.jpg'"),
+        (["ask", "somewhere", "no-such.jpg", "What?"], "No file 'no-such.jpg'"),
         (["ask", "somewhere", __file__, "What is <image>?"], "Leave <image> out"),
         (["ask", "somewhere", __file__, "What?"], "test_main.py"),
     ],
