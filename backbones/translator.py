@@ -44,7 +44,7 @@ class Pair:
 def new_translator(speaker: Path, tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:
     """An untrained translator, whose word embeddings are the speaker's, brought to T5's scale."""
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=256, d_kv=64, d_ff=256, num_layers=5, num_decoder_layers=2, num_heads=4,
+        vocab_size=len(tokenizer), d_model=256, d_kv=64, d_ff=256, num_layers=6, num_decoder_layers=2, num_heads=4,
         feed_forward_proj="gated-gelu", dropout_rate=0.0, tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, decoder_start_token_id=tokenizer.pad_token_id,
         relative_attention_num_buckets=32, relative_attention_max_distance=128,
@@ -55,6 +55,27 @@ def new_translator(speaker: Path, tokenizer: PreTrainedTokenizerFast) -> T5ForCo
     with torch.no_grad():
         model.shared.weight.copy_(words / words.pow(2).mean().sqrt())
     return model
+
+
+def deepen(model: T5ForConditionalGeneration, layers: int) -> T5ForConditionalGeneration:
+    """A copy with new encoder layers behind the first two, copies of the third which add nothing yet."""
+    new = layers - model.config.num_layers
+    if not new:
+        return model
+    deep = T5ForConditionalGeneration._from_config(
+        T5Config(**{**model.config.to_dict(), "num_layers": layers}), attn_implementation="eager"
+    )
+    weights = deep.state_dict()
+    for name, weight in model.state_dict().items():
+        part, _, rest = name.removeprefix("encoder.block.").partition(".")
+        if not name.startswith("encoder.block.") or int(part) < 2:
+            weights[name].copy_(weight)
+            continue
+        weights[f"encoder.block.{int(part) + new}.{rest}"].copy_(weight)
+        if part == "2":
+            for place in range(2, 2 + new):
+                weights[f"encoder.block.{place}.{rest}"].copy_(weight * (not rest.endswith(("o.weight", "wo.weight"))))
+    return deep
 
 
 def corrupt(ids: list[int], sentinels: list[int], end: int, rng: random.Random) -> Pair:
@@ -183,6 +204,7 @@ def main() -> None:
     parser.add_argument("--from-progress", type=float, default=0.1, help="where in the curriculum to begin")
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--start", type=Path, default=None, help="a saved translator to go on from")
+    parser.add_argument("--layers", type=int, default=6, help="encoder layers, more than the saved one has for more")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     torch.set_flush_denormal(True)
@@ -191,6 +213,7 @@ def main() -> None:
     model = new_translator(args.speaker, tokenizer)
     if args.start is not None:
         model = T5ForConditionalGeneration.from_pretrained(str(args.start), dtype=torch.float32)
+        model = deepen(model, args.layers)
     heads = HintHeads(model.config.d_model)
     optimizer = Both([model, heads], matrix_rate=args.rate, other_rate=2 * args.rate, decay=0.05)
     encoder, means, log = Encoder(tokenizer), Means(), Log(args.log)

@@ -2,13 +2,14 @@
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, T5Config, T5ForConditionalGeneration
 
 from backbones.budget import rate_at
 from backbones.eye_batch import GRID, centre_of, patches_of
 from backbones.eye_model import choose_patches, new_tower, see
 from backbones.lookup_start import start_heads
 from backbones.optimise import Both, orthogonalise, split_parameters
+from backbones.translator import deepen
 
 
 def test_orthogonalised_matrices_have_like_singular_values() -> None:
@@ -81,3 +82,19 @@ def test_started_heads_look_back_by_fixed_distances() -> None:
     with torch.no_grad():
         seen = model(torch.randint(3, 200, (1, 24)), output_attentions=True).attentions[0][0, :, 20]
     assert [20 - int(head.argmax()) for head in seen] == [1, 2, 3, 4]
+
+
+def test_a_deeper_translator_says_the_same_at_first() -> None:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=20, d_model=16, d_kv=8, d_ff=24, num_layers=4, num_decoder_layers=2, num_heads=2, dropout_rate=0.0,
+        feed_forward_proj="gated-gelu", decoder_start_token_id=0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    deep = deepen(model, 6).eval()
+    ids, said = torch.randint(1, 20, (2, 9)), torch.randint(1, 20, (2, 3))
+    with torch.no_grad():
+        torch.testing.assert_close(deep(input_ids=ids, labels=said).logits, model(input_ids=ids, labels=said).logits)
+    assert len(deep.encoder.block) == 6
+    assert not bool(deep.encoder.block[2].layer[0].SelfAttention.o.weight.any())
+    assert bool(deep.encoder.block[4].layer[0].SelfAttention.o.weight.any())
