@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import nn
 
 from isthmus.adapters import MARK
 from isthmus.config import did_you_mean
+from isthmus.features import BranchName
 from isthmus.train.optimizer import within
 
 
@@ -65,13 +67,19 @@ def apply(model: nn.Module, names: Sequence[str]) -> None:
                 f"`train` names {path!r}, which matches no parameter.{did_you_mean(path, _paths(parameters))} "
                 f"The parts are: {', '.join(dict.fromkeys(name.partition('.')[0] for name in parameters))}."
             )
-    adapted = {name.partition(".")[0] for name in parameters if MARK in name}
+    adapted = {_part(name) for name in parameters if MARK in name}
     for parameter in parameters.values():
         parameter.requires_grad_(False)
     for name, parameter in parameters.items():
-        if any(within(name, path) for path in names) and (MARK in name or name.partition(".")[0] not in adapted):
+        if any(within(name, path) for path in names) and (MARK in name or _part(name) not in adapted):
             parameter.requires_grad_(True)
     set_modes(model)
+
+
+def _part(name: str) -> str:
+    """The encoder, connector or language model that a parameter is of; of video and audio, their own."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first in get_args(BranchName) else first
 
 
 def set_modes(model: nn.Module) -> None:

@@ -84,3 +84,15 @@ def test_a_report_refuses_an_optimizer_that_disagrees() -> None:
     model["connector"].bias.requires_grad_(False)
     with pytest.raises(AssertionError, match=r"connector\.bias"):
         freeze.report(model, optimizer)
+
+
+def test_adapters_on_a_branch_leave_its_connector_learning() -> None:
+    encoder = nn.ModuleDict({"proj": nn.Linear(2, 2), "a": nn.Module()})
+    encoder["a"].lora_A = nn.Linear(2, 1)
+    model = nn.ModuleDict({"audio": nn.ModuleDict({"encoder": encoder, "connector": nn.Linear(2, 2)})})
+    freeze.apply(model, ("audio",))
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {
+        *("audio.connector.weight", "audio.connector.bias"),
+        *("audio.encoder.a.lora_A.weight", "audio.encoder.a.lora_A.bias"),
+    }
