@@ -20,7 +20,22 @@ openstax.org; the repositories and commits are named in `../textbook/README.md`)
 of NLVR (A. Suhr, M. Lewis, J. Yeh, Y. Artzi, "A Corpus of Natural Language for Visual Reasoning", ACL 2017, CC BY 4.0).
 """
 
+SOUND_LICENCES = """
+## Licence
+The weights are under Apache-2.0, like the rest of the package. They were trained on the Free Spoken Digit Dataset
+(Zohar Jackson and others, CC BY-SA 4.0; the commit is named in `../digits/README.md`) and ESC-10 (K. J. Piczak, "ESC:
+Dataset for Environmental Sound Classification", ACM Multimedia 2015, CC BY 3.0; clips of freesound.org under CC0 or
+CC BY).
+"""
+
 ABOUT = {
+    "ear": (
+        "A small audio spectrogram transformer for sounds of 16 kHz, a second at a time",
+        "`ASTModel`: 32 mel bins by 104 frames, patches of 16 x 16 every 8 (3 x 12 and two class tokens), width 128, 4 "
+        "layers, 4 heads. Trained to name spoken digits of four speakers and ten kinds of sounds (ESC-10, folds 1 to "
+        "3), from the mean of the patches and from each patch; the heads were thrown away.",
+        "python -m backbones.ear --data DATA --out FOLDER --steps 380",
+    ),
     "eye": (
         "A CLIP-style vision tower for pictures of 96 x 96 pixels",
         "`CLIPVisionModel`: patches of 8 pixels (12 x 12 and a class token), width 192, 6 layers, 3 heads. Trained by "
@@ -61,6 +76,8 @@ def table(rows: dict[str, Any]) -> str:
 
 def figures(name: str, measured: Measured) -> str:
     """The tables of one backbone."""
+    if name == "ear":
+        return table(measured["ear"])
     if name == "eye":
         trained, untrained = measured["eye"]["trained"], measured["eye"]["untrained"]
         lines = ["| probe | this eye | untrained |", "|---|---|---|"]
@@ -79,7 +96,7 @@ def card(name: str, measured: Measured) -> str:
     return (
         f"# {name}\n{title}.\n\n{what}\n\n## Training\n{run}\n\nLoss: `docs/pictures/loss_{name}.png`. Command:\n"
         f"```\n{command}\n```\n\n## Measured\n{figures(name, measured)}\n\nHow each figure is taken: "
-        f"`docs/backbones.md`.\n{LICENCES}"
+        f"`docs/backbones.md`.\n{SOUND_LICENCES if name == 'ear' else LICENCES}"
     )
 
 

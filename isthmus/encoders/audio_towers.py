@@ -117,7 +117,7 @@ def make_audio_tower(config: Any, source: str | None) -> nn.Module:
     family = audio_family(config)
     made = getattr(transformers, family.model)
     if source is None:
-        whole: nn.Module = made._from_config(config)
+        whole: nn.Module = made._from_config(config, dtype=torch.float32)
     else:
         with quiet_transformers():
             whole, info = made.from_pretrained(
