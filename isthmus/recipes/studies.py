@@ -36,10 +36,10 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=100, save_every=100, validate_every=100),
+        base=replace(stage(), steps=70, save_every=70, validate_every=70),
         arms=ARMS,
         seeds=(1, 2),
-        tune_rates=(1e-3, 2e-3, 5e-3),
+        tune_rates=(2e-3, 6e-3, 2e-2),
         tune_seeds=(101,),
         tune_fraction=0.15,
         items_per_task=40,
@@ -61,7 +61,7 @@ def readme() -> Study:
     return replace(
         quickstart(),
         name="readme",
-        base=replace(stage(), steps=200, save_every=200, validate_every=40),
+        base=replace(stage(), steps=160, save_every=160, validate_every=40),
         seeds=(1, 2, 3, 4, 5),
         items_per_task=100,
         headline_items=1_000,
@@ -86,10 +86,10 @@ def shelf() -> Study:
     """
     return Study(
         name="shelf",
-        base=replace(stage(), steps=280, save_every=280, validate_every=56),
+        base=replace(stage(), steps=160, save_every=160, validate_every=32),
         arms=arms(CONNECTORS),
         seeds=(1, 2),
-        tune_rates=(1e-3, 5e-3),
+        tune_rates=(2e-3, 1e-2),
         tune_seeds=(101,),
         tune_fraction=0.15,
         items_per_task=40,
