@@ -53,7 +53,7 @@ def stage() -> Stage:
             Source(of=Textbook(task="mixed", split="train"), weight=0.15),
             Source(of=NlvrBoxes(task="mixed", split="train"), weight=0.15),
         ),
-        validation=(Source(of=WorldChat(split="val", num_scenes=40, questions=8), weight=1.0),),
+        validation=(Source(of=WorldChat(split="val", num_scenes=24, questions=8), weight=1.0),),
         optimizer=AdamW(peak_lr=2e-2),
         schedule=Cosine(warmup_fraction=0.03),
         batch_size=8,

@@ -36,7 +36,7 @@ def quickstart() -> Study:
     """
     return Study(
         name="quickstart",
-        base=replace(stage(), steps=80, save_every=80, validate_every=80),
+        base=replace(stage(), steps=72, save_every=72, validate_every=72),
         arms=ARMS,
         seeds=(1, 2),
         tune_rates=(5e-3, 1e-2, 2e-2),
