@@ -101,3 +101,10 @@ def test_short_numbers() -> None:
     assert [short_count(value) for value in (12, 1_234, 1_900_000, 2.5e9)] == ["12", "1.23k", "1.9M", "2.5G"]
     assert [short_bytes(value) for value in (100, 2_048, 1_377_894)] == ["100 B", "2 KiB", "1.31 MiB"]
     assert [short_seconds(value) for value in (45.0, 190.0, 7_200.0)] == ["45 s", "3.2 min", "2.0 h"]
+
+
+def test_a_study_without_a_blind_arm_speaks_of_no_dashed_line() -> None:
+    results = fake_results()
+    assert "dashed line" in render(results, judge(results))
+    alone = replace(results, blind_arm=None, jobs=tuple(job for job in results.jobs if job.arm in results.arms))
+    assert "dashed line" not in render(alone, judge(alone))
