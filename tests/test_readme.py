@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from isthmus.connectors import CONNECTORS
-from isthmus.recipes import RECIPES, STUDIES
+from isthmus.recipes import CHAINS, RECIPES, STUDIES
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def test_python_examples_run(code: str) -> None:
 
 @pytest.mark.parametrize(("command", "name"), [pair for pair in COMMANDS if pair[1] != "RUN"])
 def test_commands_name_recipes_that_exist(command: str, name: str) -> None:
-    assert name in (STUDIES if command == "compare" else RECIPES)
+    assert name in (STUDIES if command == "compare" else {**RECIPES, **CHAINS})
 
 
 def test_every_connector_is_in_the_table() -> None:

@@ -282,7 +282,11 @@ CHAINS: "dict[str, Recipe[Chain]]" = {
 STUDIES: "dict[str, Recipe[Study]]" = {
     "quickstart": Recipe("studies", "quickstart", "Four connectors, two seeds, in minutes on two CPU cores."),
     "shelf": Recipe("studies", "shelf", "Every connector there is, two seeds, in under two hours on two CPU cores."),
-    "readme": Recipe("studies", "readme", "The study of the README's table: the quickstart, longer, with five seeds."),
+    "readme": Recipe(
+        "studies",
+        "readme",
+        "The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.",
+    ),
 }
 
 

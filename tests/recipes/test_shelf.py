@@ -14,7 +14,7 @@ from isthmus.connectors import CONNECTORS
 from isthmus.data.sources import Source, WorldChat
 from isthmus.measure import cost
 from isthmus.recipes.shelf import NEEDS, SIZED, arm, with_connectors
-from isthmus.recipes.studies import quickstart, shelf
+from isthmus.recipes.studies import readme, shelf
 from isthmus.runs import Run
 from isthmus.train.loop import train
 from isthmus.train.stage import Stage
@@ -55,7 +55,7 @@ def test_the_arm_fits_and_has_as_many_tokens_as_others(name: str) -> None:
 
 
 def test_connectors_by_name_take_the_place_of_the_arms() -> None:
-    study = quickstart()
+    study = readme()
     chosen = with_connectors(study, ["mlp", "perceiver", "q-former"])
     assert [one.name for one in chosen.arms] == ["mlp", "perceiver", "q-former"]
     assert chosen.arms[0] == study.arms[0]
