@@ -24,7 +24,7 @@ def stage() -> Stage:
         objectives: paper: next-token prediction on the answers
         data: here: half of the samples are spoken digits, half scenes with exact truth
         validation: here: further takes of the speakers that are trained on
-        optimizer: as in quickstart
+        optimizer: here: lower than in quickstart, for the sounds are few
         schedule, batch_size, micro_batch_size, epochs, steps, precision, seed: as in quickstart
         log_every, save_every, validate_every, cached_views: as in quickstart
     """
