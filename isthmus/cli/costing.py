@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from isthmus.cli.commands import Cost as CostCommand
-from isthmus.cli.costing_alignment import alignment_tables, caption_length, headed
+from isthmus.cli.cost_tables import facts_table, headed, memory_rows, parts_table
+from isthmus.cli.costing_alignment import alignment_tables, caption_length
 from isthmus.cli.fields import with_fields
 from isthmus.cli.stages import saved_stage
 from isthmus.cli.tables import gib, short
@@ -17,6 +18,7 @@ from isthmus.measure import (
     SYMBOLS,
     BranchCost,
     Cost,
+    PartCost,
     TrainingMemory,
     cost,
     fits,
@@ -105,17 +107,9 @@ def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int
     bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens)
     samples = stage.micro_batch_size or stage.batch_size
     memory = training_memory(stage.model, train=stage.train, samples=samples, text_tokens=text_tokens, image=image)
-    parts = headed(
-        f"{stage.name}: an image of {bill.image[0]} x {bill.image[1]} px, {text_tokens} text tokens",
-        ("part", "parameters", "that learn", "frozen", "FLOPs, forward"),
-    )
-    for name, part in bill.parts.items():
-        parts.add_row(name, f"{part.parameters:,}", f"{part.learned:,}", f"{part.frozen:,}", f"{part.flops:,}")
-    parts.add_section()
-    frozen = bill.parameters - bill.learned
-    every = "all, and branches" if bill.branches else "all"
-    parts.add_row(every, f"{bill.parameters:,}", f"{bill.learned:,}", f"{frozen:,}", f"{bill.prefill_flops:,}")
-    yield parts
+    title = f"{stage.name}: an image of {bill.image[0]} x {bill.image[1]} px, {text_tokens} text tokens"
+    every = PartCost(parameters=bill.parameters, learned=bill.learned, flops=bill.prefill_flops)
+    yield parts_table(title, bill.parts, "all, and branches" if bill.branches else "all", every)
     if bill.branches:
         yield branches_table(bill.branches)
     yield _whole(stage, bill, memory, samples)
@@ -150,17 +144,9 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
         "KV cache": gib(bill.kv_bytes),
         **{f"LoRA parameters, {name}": f"{part.adapters:,}" for name, part in bill.parts.items() if part.adapters},
         "FLOPs to train on one sample": short(training) + (" (features kept)" if cached else ""),
-        f"memory to train, {samples} at a time": f"about {gib(memory.total)}",
-        "  weights": gib(memory.weights),
-        "  gradients and AdamW": gib(memory.gradients + memory.optimizer),
-        "  activations, estimated": gib(memory.activations),
+        **memory_rows(memory, str(samples)),
     }
-    table = Table(show_header=False)
-    table.add_column()
-    table.add_column(justify="right")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    return table
+    return facts_table(rows)
 
 
 def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int) -> Table:

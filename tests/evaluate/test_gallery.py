@@ -10,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 
-from tiny_stage1 import captioned, tiny_model
+from tiny_stage1 import captioned, drawn_model
 
 from isthmus.data.captions import captions_of
 from isthmus.data.sample import ImageRef
@@ -32,12 +32,7 @@ class Eye:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
-    torch.manual_seed(0)
-    made = VisionLanguageModel(tiny_model(tmp_path_factory.mktemp("models")), with_encoder=False).eval()
-    for weight in made.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.3)
-    return made
+    return drawn_model(tmp_path_factory.mktemp("models"))
 
 
 def test_recall_of_literal_scores() -> None:

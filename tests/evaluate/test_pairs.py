@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "train"))
 
 from test_gallery import Eye
-from tiny_stage1 import captioned, tiny_model
+from tiny_stage1 import captioned, drawn_model
 
 from isthmus.data.sources.world import HELD_OUT, WorldStyle, make_scene
 from isthmus.data.sources.world_swaps import PLAIN, swapped, swaps
@@ -54,12 +53,7 @@ def test_swaps_are_held_out_and_always_the_same() -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
-    torch.manual_seed(0)
-    made = VisionLanguageModel(tiny_model(tmp_path_factory.mktemp("models")), with_encoder=False).eval()
-    for weight in made.parameters():
-        if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.3)
-    return made
+    return drawn_model(tmp_path_factory.mktemp("models"))
 
 
 def test_the_caption_with_the_higher_score_wins(model: VisionLanguageModel) -> None:

@@ -43,6 +43,16 @@ def tiny_model(root: Path, **changes: Any) -> Model:
     )
 
 
+def drawn_model(root: Path) -> VisionLanguageModel:
+    """The tiny model with weights large enough that its scores differ."""
+    torch.manual_seed(0)
+    made = VisionLanguageModel(tiny_model(root), with_encoder=False).eval()
+    for weight in made.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    return made
+
+
 def tiny_stage1(root: Path, **changes: Any) -> Stage:
     stage = Stage(
         name="tiny1",
