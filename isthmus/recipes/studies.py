@@ -62,6 +62,7 @@ def readme() -> Study:
         name="readme",
         base=replace(stage(), steps=160, save_every=160, validate_every=40),
         seeds=(1, 2, 3, 4, 5),
+        tune_fraction=0.5,
         items_per_task=100,
         headline_items=1_000,
         control_items=100,
