@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from isthmus.compare.costs import training_work
 from isthmus.compare.results import JobResult, job_from_json, job_to_json, write_whole
 from isthmus.compare.study import TEXT_ONLY, Study
 from isthmus.config import to_json
@@ -39,10 +40,11 @@ class Job:
     """One thing for a worker to do.
 
     "features" encodes one share of the pictures that stages with one encoder read; "levels" computes what can be had
-    without looking; "tune" trains a short run; "final" trains a judged run and asks it.
+    without looking; "before" trains the stages that an arm's runs of one seed start from; "tune" trains a short run;
+    "final" trains a judged run and asks it.
     """
 
-    kind: Literal["features", "levels", "tune", "final"]
+    kind: Literal["features", "levels", "before", "tune", "final"]
     folder: Path
     work: float
     """A rough size in FLOPs: for the order of jobs and the time left."""
@@ -56,12 +58,26 @@ class Job:
     asked: Asked | None = None
     share: tuple[int, int] = (0, 1)
     """This job's part of several: (number, of how many)."""
+    before: "Job | None" = None
+    """The job whose last run this one's stage starts from."""
 
     @property
     def stage(self) -> Stage:
         """The stage of a tune or final job."""
         assert len(self.stages) == 1
         return self.stages[0]
+
+    @property
+    def runs(self) -> tuple[Path, ...]:
+        """The run folders of a "before" job's stages, or the one of a tune or final job."""
+        if self.kind != "before":
+            return (self.folder / "run",)
+        return tuple(self.folder / f"run-{number}" for number in range(1, len(self.stages) + 1))
+
+    @property
+    def start(self) -> Path | None:
+        """The run folder that this job's stage starts from, where it does."""
+        return None if self.before is None else self.before.runs[-1]
 
     @property
     def done(self) -> bool:
@@ -94,12 +110,13 @@ def features_jobs(root: Path, study: Study, workers: int) -> list[Job]:
     They are never reused: what the cache holds already is found quickly.
     """
     groups: dict[str, list[Stage]] = {}
-    for arm, stage in study.stages().items():
-        if stage.learns("encoder") or stage.cached_views != 1:
-            continue
+    for arm in study.stages():
         seeds = [(seed, 1.0) for seed in study.seeds] + [(seed, study.tune_fraction) for seed in study.tune_seeds]
-        group = groups.setdefault(stage.model.encoder.fingerprint(), [])
-        group += [study.at(arm, rate=study.tune_rates[0], seed=seed, fraction=part) for seed, part in seeds]
+        read = [study.at(arm, rate=study.tune_rates[0], seed=seed, fraction=part) for seed, part in seeds]
+        read += [earlier for seed, _ in seeds for earlier in study.before(arm, seed=seed)]
+        for stage in read:
+            if not stage.learns("encoder") and stage.cached_views == 1:
+                groups.setdefault(stage.model.encoder.fingerprint(), []).append(stage)
     asked = asked_of(study, "")
     return [
         Job(
@@ -142,10 +159,30 @@ def plain_name(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.") or "arm"
 
 
-def tune_job(root: Path, study: Study, arm: str, rate: float, seed: int, fingerprint: str, work: float) -> Job:
+def before_job(root: Path, study: Study, arm: str, seed: int, work: float) -> Job | None:
+    """The stages before an arm's own, the same job for all arms that have the same ones; None without any."""
+    stages = study.before(arm, seed=seed)
+    if not stages:
+        return None
+    decides = {"stages": to_json(stages), "models": [stage.model.fingerprint() for stage in stages]}
+    return Job(
+        kind="before",
+        folder=job_folder(root, "before", stages[-1].name, (f"seed-{seed}",), decides),
+        work=sum(training_work(stage) for stage in stages),
+        path=2.0 * work + sum(training_work(stage) for stage in stages),
+        name=f"{stages[-1].name}: seed {seed}",
+        arm=arm,
+        seed=seed,
+        stages=stages,
+    )
+
+
+def tune_job(
+    root: Path, study: Study, arm: str, rate: float, seed: int, fingerprint: str, work: float, before: Job | None = None
+) -> Job:
     """A short run at one rate."""
     stage = study.at(arm, rate=rate, seed=seed, fraction=study.tune_fraction)
-    decides = {"stage": to_json(stage), "model": fingerprint, "arm": arm}
+    decides = {"stage": to_json(stage), "model": fingerprint, "arm": arm, **_start_of(before)}
     return Job(
         kind="tune",
         folder=job_folder(root, "tune", arm, (f"rate-{rate:g}", f"seed-{seed}"), decides),
@@ -156,14 +193,19 @@ def tune_job(root: Path, study: Study, arm: str, rate: float, seed: int, fingerp
         seed=seed,
         rate=rate,
         stages=(stage,),
+        before=before,
     )
 
 
-def final_job(root: Path, study: Study, arm: str, rate: float, seed: int, fingerprint: str, work: float) -> Job:
+def final_job(
+    root: Path, study: Study, arm: str, rate: float, seed: int, fingerprint: str, work: float, before: Job | None = None
+) -> Job:
     """A judged run at the chosen rate."""
     stage = study.at(arm, rate=rate, seed=seed)
     asked = asked_of(study, arm)
-    decides = {"stage": to_json(stage), "model": fingerprint, "arm": arm, "asked": to_json(asked)}
+    decides = {
+        "stage": to_json(stage), "model": fingerprint, "arm": arm, "asked": to_json(asked), **_start_of(before)
+    }  # fmt: skip
     return Job(
         kind="final",
         folder=job_folder(root, "final", arm, (f"seed-{seed}",), decides),
@@ -175,7 +217,13 @@ def final_job(root: Path, study: Study, arm: str, rate: float, seed: int, finger
         rate=rate,
         stages=(stage,),
         asked=asked,
+        before=before,
     )
+
+
+def _start_of(before: Job | None) -> dict[str, str]:
+    """What of an earlier job decides a later one's result: its folder's name, which holds the hash of its own."""
+    return {} if before is None else {"before": before.folder.name}
 
 
 def chosen_rate(losses: Mapping[float, Sequence[float]]) -> float | None:

@@ -1,4 +1,4 @@
-"""Which jobs a study has, and when each may begin: pictures first, then rates, then the judged runs.
+"""Which jobs a study has, and when each may begin: pictures first, then earlier stages, rates, the judged runs.
 
 A rate that cannot be trained with (a loss that is not finite) is out; an arm is lost only when all its rates are.
 """
@@ -9,6 +9,7 @@ from pathlib import Path
 from isthmus.compare.costs import answering_work, training_work
 from isthmus.compare.jobs import (
     Job,
+    before_job,
     chosen_rate,
     features_jobs,
     final_job,
@@ -30,10 +31,11 @@ class StudyPlan:
         self.first: list[Job] = [levels_job(root, study)]
         self.rates: dict[str, float] = {}
         self.lost: dict[str, str] = {}
-        self._begun = False
+        self._begun = self._prepared = False
         self._tuning: dict[str, list[Job]] = {}
         self._final: dict[str, list[Job]] = {}
         self._work = {arm: self._full_work(arm) for arm in self.stages}
+        self._before = self._before_jobs()
         if not all(self._finished(arm) for arm in self.stages):
             self.first = [*features_jobs(root, study, workers), *self.first]
 
@@ -44,8 +46,18 @@ class StudyPlan:
             return self.first
         if not all(board.ended(job) for job in self.first if job.kind == "features"):
             return []
+        if not self._prepared:
+            self._prepared = True
+            if earlier := self._earlier():
+                return earlier
         new: list[Job] = []
         for arm in self.stages:
+            before = self._before[arm].values()
+            if any(job in board.failed for job in before):
+                self.lost[arm] = "a stage before it could not be trained"
+                self._tuning[arm] = self._final[arm] = []
+            if not all(board.ended(job) for job in before):
+                continue
             if arm not in self._tuning:
                 self._tuning[arm] = self._tune_jobs(arm)
                 new += self._tuning[arm]
@@ -57,13 +69,14 @@ class StudyPlan:
     def work_to_come(self) -> float:
         """FLOPs of the judged runs that no job was made for yet, and of rates before pictures are encoded."""
         study = self.study
+        earlier = 0.0 if self._prepared else sum(job.work for job in self._earlier())
         tuning = sum(
             self._work[arm] * study.tune_fraction * len(study.tune_rates) * len(study.tune_seeds)
             for arm in self.stages
             if arm not in self._tuning and len(study.tune_rates) > 1
         )
         final = sum(self._work[arm] * len(study.seeds) for arm in self.stages if arm not in self._final)
-        return float(tuning + final)
+        return float(earlier + tuning + final)
 
     def failures(self, board: Board) -> list[str]:
         """What went wrong, in sentences."""
@@ -77,12 +90,28 @@ class StudyPlan:
         questions += len(study.headline) * (study.watch_items + (0 if arm == TEXT_ONLY else 2 * study.control_items))
         return training_work(self.stages[arm]) + answering_work(self.stages[arm], questions)
 
+    def _before_jobs(self) -> dict[str, dict[int, Job]]:
+        """For every arm and seed the job its runs start from; arms with the same stages before them share it."""
+        study = self.study
+        seeds = (*(study.tune_seeds if len(study.tune_rates) > 1 else ()), *study.seeds)
+        made: dict[Path, Job] = {}
+        found: dict[str, dict[int, Job]] = {arm: {} for arm in self.stages}
+        for arm in self.stages:
+            for seed in seeds:
+                if (job := before_job(self.root, study, arm, seed, self._work[arm])) is not None:
+                    found[arm][seed] = made.setdefault(job.folder, job)
+        return found
+
+    def _earlier(self) -> list[Job]:
+        return list(dict.fromkeys(job for jobs in self._before.values() for job in jobs.values()))
+
     def _tune_jobs(self, arm: str) -> list[Job]:
         study = self.study
         if len(study.tune_rates) == 1:
             return []
+        before = self._before[arm]
         return [
-            tune_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm])
+            tune_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm], before.get(seed))
             for rate in study.tune_rates
             for seed in study.tune_seeds
         ]
@@ -109,7 +138,9 @@ class StudyPlan:
             return []
         self.rates[arm] = rate
         return [
-            final_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm])
+            final_job(
+                self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm], self._before[arm].get(seed)
+            )
             for seed in study.seeds
         ]
 

@@ -99,6 +99,7 @@ def costs_table(results: Results) -> list[list[str]]:
     parts = {
         "encoding pictures, counting levels": sum(j.prepare_core_seconds for j in results.jobs),
         "choosing learning rates": sum(j.train_core_seconds for j in results.jobs if j.kind == "tune"),
+        "training the stages before": sum(j.train_core_seconds for j in results.jobs if j.kind == "before"),
         "training the judged runs": sum(j.train_core_seconds for j in results.jobs if j.kind == "final"),
         "asking and scoring": sum(j.evaluate_core_seconds for j in results.jobs),
     }

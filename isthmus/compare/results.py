@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from isthmus.evaluate.levels import Levels
 
-Kind = Literal["features", "levels", "tune", "final"]
+Kind = Literal["features", "levels", "before", "tune", "final"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class JobResult:
     steps: int = 0
     validation_loss: float = 0.0
     train_core_seconds: float = 0.0
+    before_core_seconds: float = 0.0
+    """Of the stages that this run started from: a job of their own, which several runs may share."""
     evaluate_core_seconds: float = 0.0
     train_curve: tuple[tuple[int, float], ...] = ()
     validation_curve: tuple[tuple[int, float], ...] = ()

@@ -24,6 +24,9 @@ class Arm:
 
     name: str
     replace: tuple[tuple[str, Any], ...] = ()
+    before: tuple[Stage, ...] = ()
+    """Stages trained first, one from the other, with each seed; the arm's own stage starts from the last one's weights.
+    They keep their own steps and rates: take them off the arm's own steps for an equal number."""
 
     def stage(self, base: Stage) -> Stage:
         """The base stage with this arm's changes. Raises ValueError for a path that is no field."""
@@ -84,6 +87,11 @@ class Study:
                 raise ValueError(f"Study {self.name!r}: the arm name {name!r} is taken; every arm needs its own.")
         if self.text_only is not None and self.text_only not in names:
             raise ValueError(f"Study {self.name!r} has no arm {self.text_only!r}.{did_you_mean(self.text_only, names)}")
+        if self.text_only is not None and self.before(self.text_only, seed=0):
+            raise ValueError(
+                f"Study {self.name!r}: `text_only` copies {self.text_only!r}, whose earlier stages saw pictures. "
+                f"Name an arm without `before`."
+            )
         for task in self.tasks:
             if task not in BENCHMARKS:
                 raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, BENCHMARKS)}")
@@ -112,6 +120,11 @@ class Study:
                 raise ValueError(
                     f"Arm {arm.name!r} counts epochs; a study compares equal `steps`: set them in the base."
                 )
+            for earlier in arm.before:
+                if earlier.steps is None:
+                    raise ValueError(
+                        f"Arm {arm.name!r}: the stage {earlier.name!r} before it counts epochs; give it `steps`."
+                    )
             if not stage.validation:
                 raise ValueError(f"Arm {arm.name!r} has no `validation` data: rates are chosen by validation loss.")
 
@@ -127,7 +140,11 @@ class Study:
             return self.arms
         combined = itertools.product(*(factor.levels for factor in self.factors))
         return tuple(
-            Arm(name=", ".join(level.name for level in levels), replace=sum((level.replace for level in levels), ()))
+            Arm(
+                name=", ".join(level.name for level in levels),
+                replace=sum((level.replace for level in levels), ()),
+                before=sum((level.before for level in levels), ()),
+            )
             for levels in combined
         )
 
@@ -162,15 +179,25 @@ class Study:
         assert stage.steps is not None
         steps = max(1, math.ceil(fraction * stage.steps))
         fifth = max(1, math.ceil(steps / 5))
+        earlier = self.before(arm, seed=seed)
         return dataclasses.replace(
             stage,
             name=f"{self.name}/{arm}",
+            start_from=earlier[-1].name if earlier else stage.start_from,
             seed=seed,
             steps=steps,
             log_every=max(1, steps // 50),
             save_every=fifth,
             validate_every=fifth if fraction == 1.0 else 0,
         )
+
+    def before(self, arm: str, *, seed: int) -> tuple[Stage, ...]:
+        """The stages that an arm's runs of this seed start from, in their order; empty for most arms."""
+        stages: list[Stage] = []
+        for stage in {one.name: one.before for one in self.every_arm()}.get(arm, ()):
+            start = stages[-1].name if stages else stage.start_from
+            stages.append(dataclasses.replace(stage, seed=seed, start_from=start, validate_every=0))
+        return tuple(stages)
 
 
 def replaced_rate(stage: Stage, rate: float) -> Stage:

@@ -109,7 +109,7 @@ def _costs(results: Results, arm: str) -> list[str]:
     finals = list(results.finals(arm).values())
     cost: ArmCost | None = results.costs.get(arm)
     times = [job.first_token_ms for job in finals if job.first_token_ms is not None]
-    seconds = sum(job.train_core_seconds for job in finals) / max(1, len(finals))
+    seconds = sum(job.train_core_seconds + job.before_core_seconds for job in finals) / max(1, len(finals))
     rate = results.rate(arm)
     static = ["", "", "", "", ""]
     if cost is not None:

@@ -45,6 +45,8 @@ def work(job: Job, report: Report) -> None:
         encode_share(job, report)
     elif job.kind == "levels":
         find_levels(job, report)
+    elif job.kind == "before":
+        train_before(job, report)
     else:
         train_and_ask(job, report)
 
@@ -125,11 +127,36 @@ def _samples(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Itera
         yield from items_of(name, num)
 
 
+def train_before(job: Job, report: Report) -> None:
+    """Train the stages that other jobs start from, one from the other."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    start, number = None, 0
+
+    def shown(part: float, words: str) -> None:
+        report((number + part) / len(job.stages), words)
+
+    for number, (stage, folder) in enumerate(zip(job.stages, job.runs, strict=True)):  # noqa: B007 - `shown` reads it
+        run = _train(job, stage, folder, start, shown)
+        start = folder
+    job.finish(
+        JobResult(
+            job=job.name,
+            kind="before",
+            arm=job.arm,
+            seed=job.seed,
+            rate=job.stages[-1].optimizer.peak_lr,
+            steps=sum(stage.steps or 0 for stage in job.stages),
+            validation_loss=float(run.result["validation_loss"]),
+            train_core_seconds=_spent(job.folder),
+        )
+    )
+
+
 def train_and_ask(job: Job, report: Report) -> None:
     """Train the job's stage; a final job is then asked its questions, also as it was before the last fifth."""
     job.folder.mkdir(parents=True, exist_ok=True)
     training_share = _TRAIN_SHARE if job.kind == "final" else 1.0
-    run = _train(job, lambda part, words: report(training_share * part, words))
+    run = _train(job, job.stage, job.runs[0], job.start, lambda part, words: report(training_share * part, words))
     log = run.log()
     result = JobResult(
         job=job.name,
@@ -140,6 +167,7 @@ def train_and_ask(job: Job, report: Report) -> None:
         steps=int(run.result["steps"]),
         validation_loss=float(run.result["validation_loss"]),
         train_core_seconds=_spent(job.folder),
+        before_core_seconds=0.0 if job.before is None else job.before.result().train_core_seconds,
         train_curve=tuple((line["step"], line["loss"]) for line in log if isinstance(line.get("loss"), float)),
         validation_curve=tuple((line["step"], line["validation_loss"]) for line in log if "validation_loss" in line),
     )
@@ -162,9 +190,8 @@ def train_and_ask(job: Job, report: Report) -> None:
     job.finish(result)
 
 
-def _train(job: Job, report: Report) -> Run:
-    """Train, or go on training, the job's stage; core time is added up over attempts."""
-    folder, stage = job.folder / "run", job.stage
+def _train(job: Job, stage: Stage, folder: Path, start: Path | None, report: Report) -> Run:
+    """Train, or go on training, one stage of a job; core time is added up over attempts and stages."""
     early, before = folder / EARLY_FILE, 4 * stage.save_every
     begun, earlier, part = time.process_time(), _spent(job.folder), 0.0
 
@@ -179,7 +206,7 @@ def _train(job: Job, report: Report) -> Run:
         report(part, words)
         write_whole(job.folder / _SPENT, f"{earlier + time.process_time() - begun:.3f}")
 
-    run = train(stage, folder, resume=(folder / STAGE_FILE).is_file(), progress=False, on_progress=watch)
+    run = train(stage, folder, resume=(folder / STAGE_FILE).is_file(), start=start, progress=False, on_progress=watch)
     if time.process_time() - begun > 1.0 or not earlier:
         write_whole(job.folder / _SPENT, f"{earlier + time.process_time() - begun:.3f}")
     return run
