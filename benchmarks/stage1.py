@@ -1,6 +1,8 @@
 """Image-text pairs a second of BLIP-2's first stage, forward and backward, against the straightforward three passes.
 
 python benchmarks/stage1.py                      # paper size; takes minutes on a CPU
+python benchmarks/stage1.py --bf16               # under bf16 autocast, for processors that multiply it quickly
+python benchmarks/stage1.py --profile            # and where each arm's time goes
 python benchmarks/stage1.py --tiny               # a check that it runs
 
 Arms, each in a process of its own:
@@ -9,7 +11,8 @@ Arms, each in a process of its own:
     shared    the same, captions padded to the longest of the batch, keys and values computed once an image
     isthmus   ITC, ITM and ITG over one reading
 All have the same weights, the same dropout rate and the same negatives; losses and gradients are compared first,
-without dropout. The machine's matrix rate is that of the feed-forward's own product.
+without dropout. The machine's matrix rate is that of the feed-forward's own product; what an arm reaches of it is by
+its own products, which torch counts (GFLOP a pair).
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.connectors import QFormerConfig
 from isthmus.connectors.qformer import QFormer
@@ -256,24 +260,47 @@ def check_equal(size: Size) -> float:
     return worst
 
 
-def measure(name: str, size: Size, steps: int) -> dict[str, float]:
+def measure(name: str, size: Size, steps: int, *, bf16: bool = False) -> dict[str, float]:
     """Pairs a second (the median step) and the peak of memory of this process."""
     module, batch, drawn = problem(size)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     spent = []
     for _ in range(steps + 1):
-        module.zero_grad(set_to_none=True)
         begun = time.perf_counter()
-        ARMS[name](size)(module, batch, drawn).backward()  # type: ignore[no-untyped-call]
+        step(name, size, module, batch, drawn, bf16=bf16)
         spent.append(time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"pairs_per_s": size.batch / sorted(spent[1:])[steps // 2], "extra_mib": (peak - before) / 1024}
 
 
-def matrix_rate(size: Size) -> float:
+def step(name: str, size: Size, module: QFormer, batch: Batch, drawn: Negatives, *, bf16: bool = False) -> None:
+    """One forward and backward pass of an arm, gradients fresh."""
+    module.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = ARMS[name](size)(module, batch, drawn)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def profile(name: str, size: Size, *, bf16: bool = False, rows: int = 8) -> str:
+    """A table of the operations that took most of one step's time, after a step to warm up."""
+    module, batch, drawn = problem(size)
+    step(name, size, module, batch, drawn, bf16=bf16)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        step(name, size, module, batch, drawn, bf16=bf16)
+    table = seen.key_averages()
+    whole = sum(one.self_cpu_time_total for one in table)
+    lines = [f"{name}: {whole / 1e6:.2f} s a step"]
+    for one in sorted(table, key=lambda one: -one.self_cpu_time_total)[:rows]:
+        lines.append(f"  {one.self_cpu_time_total / whole:6.1%} {one.count:6} x {one.key}")
+    return "\n".join(lines)
+
+
+def matrix_rate(size: Size, *, bf16: bool = False) -> float:
     """GFLOP/s of the feed-forward's product at this size."""
     rows = size.batch * 3 * (size.config.num_queries + size.longest)
-    left, right = torch.randn(rows, size.config.width), torch.randn(size.config.width, size.config.ffn_width)
+    kind = torch.bfloat16 if bf16 else torch.float32
+    left = torch.randn(rows, size.config.width, dtype=kind)
+    right = torch.randn(size.config.width, size.config.ffn_width, dtype=kind)
     best = 1e9
     for _ in range(5):
         begun = time.perf_counter()
@@ -282,13 +309,11 @@ def matrix_rate(size: Size) -> float:
     return 2 * rows * size.config.width * size.config.ffn_width / best / 1e9
 
 
-def gflop_a_pair(size: Size) -> float:
-    """Forward and backward of the shared form, counted by torch."""
-    from torch.utils.flop_counter import FlopCounterMode
-
+def gflop_a_pair(name: str, size: Size) -> float:
+    """Forward and backward of an arm, counted by torch."""
     module, batch, drawn = problem(size)
     with FlopCounterMode(display=False) as counter:
-        ARMS["shared"](size)(module, batch, drawn).backward()  # type: ignore[no-untyped-call]
+        step(name, size, module, batch, drawn)
     return float(counter.get_total_flops()) / size.batch / 1e9
 
 
@@ -296,28 +321,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--arm", choices=tuple(ARMS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     size = TINY if args.tiny else PAPER
     if args.arm is not None:
-        print(json.dumps(measure(args.arm, size, args.steps)))
+        print(json.dumps(measure(args.arm, size, args.steps, bf16=args.bf16)))
         return
     print(f"gradients of the arms differ by at most {check_equal(size):.1e} of the largest")
-    rate, work = matrix_rate(size), gflop_a_pair(size)
-    print(f"matrix rate {rate:.1f} GFLOP/s on {torch.get_num_threads()} threads; {work:.3g} GFLOP a pair when shared")
+    rate = matrix_rate(size, bf16=args.bf16)
+    print(
+        f"matrix rate {rate:.1f} GFLOP/s {'in bf16' if args.bf16 else 'in float32'}, {torch.get_num_threads()} threads"
+    )
+    flags = [*(["--tiny"] * args.tiny), *(["--bf16"] * args.bf16)]
     found = {}
     for name in ARMS:
-        command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), *(["--tiny"] * args.tiny)]
+        command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), *flags]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[name] = json.loads(said.splitlines()[-1])
-    print(
-        f"{'arm':10} {'pairs/s':>9} {'against released':>17} {'against shared':>15} {'of matrix rate':>15} {'MiB':>8}"
-    )
+        found[name] = json.loads(said.splitlines()[-1]) | {"work": gflop_a_pair(name, size)}
+    print(f"{'arm':10} {'pairs/s':>8} {'released':>9} {'shared':>8} {'GFLOP':>7} {'of rate':>8} {'MiB':>7}")
     for name, one in found.items():
         pairs = one["pairs_per_s"]
         ratios = [pairs / found[other]["pairs_per_s"] for other in ("released", "shared")]
-        share = pairs * work / rate
-        print(f"{name:10} {pairs:9.2f} {ratios[0]:16.2f}x {ratios[1]:14.2f}x {share:14.0%} {one['extra_mib']:9.0f}")
+        print(
+            f"{name:10} {pairs:8.2f} {ratios[0]:8.2f}x {ratios[1]:7.2f}x {one['work']:7.4g} "
+            f"{pairs * one['work'] / rate:8.0%} {one['extra_mib']:7.0f}"
+        )
+    if args.profile:
+        print("\n".join(profile(name, size, bf16=args.bf16) for name in ARMS))
 
 
 if __name__ == "__main__":

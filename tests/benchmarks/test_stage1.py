@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.stage1 import ARMS, TINY, check_equal, gflop_a_pair, measure
+from benchmarks.stage1 import ARMS, TINY, check_equal, gflop_a_pair, measure, profile
 
 
 def test_all_forms_give_equal_losses_and_gradients() -> None:
@@ -15,4 +15,11 @@ def test_each_form_can_be_timed(name: str) -> None:
 
 
 def test_work_is_counted() -> None:
-    assert 0 < gflop_a_pair(TINY) < 0.1
+    work = {name: gflop_a_pair(name, TINY) for name in ARMS}
+    assert 0 < work["isthmus"] < work["shared"] < work["released"] < 0.1
+
+
+def test_a_profile_names_what_takes_the_time() -> None:
+    lines = profile("isthmus", TINY, rows=3).splitlines()
+    assert lines[0].startswith("isthmus: ")
+    assert len(lines) == 4
