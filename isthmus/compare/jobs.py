@@ -112,7 +112,7 @@ def features_jobs(root: Path, study: Study, workers: int) -> list[Job]:
     groups: dict[str, list[Stage]] = {}
     for arm in study.stages():
         seeds = [(seed, 1.0) for seed in study.seeds] + [(seed, study.tune_fraction) for seed in study.tune_seeds]
-        read = [study.at(arm, rate=study.tune_rates[0], seed=seed, fraction=part) for seed, part in seeds]
+        read = [study.at(arm, rate=study.rates_of(arm)[0], seed=seed, fraction=part) for seed, part in seeds]
         read += [earlier for seed, _ in seeds for earlier in study.before(arm, seed=seed)]
         for stage in read:
             if not stage.learns("encoder") and stage.cached_views == 1:

@@ -71,9 +71,9 @@ class StudyPlan:
         study = self.study
         earlier = 0.0 if self._prepared else sum(job.work for job in self._earlier())
         tuning = sum(
-            self._work[arm] * study.tune_fraction * len(study.tune_rates) * len(study.tune_seeds)
+            self._work[arm] * study.tune_fraction * len(study.rates_of(arm)) * len(study.tune_seeds)
             for arm in self.stages
-            if arm not in self._tuning and len(study.tune_rates) > 1
+            if arm not in self._tuning and len(study.rates_of(arm)) > 1
         )
         final = sum(self._work[arm] * len(study.seeds) for arm in self.stages if arm not in self._final)
         return float(earlier + tuning + final)
@@ -93,11 +93,10 @@ class StudyPlan:
     def _before_jobs(self) -> dict[str, dict[int, Job]]:
         """For every arm and seed the job its runs start from; arms with the same stages before them share it."""
         study = self.study
-        seeds = (*(study.tune_seeds if len(study.tune_rates) > 1 else ()), *study.seeds)
         made: dict[Path, Job] = {}
         found: dict[str, dict[int, Job]] = {arm: {} for arm in self.stages}
         for arm in self.stages:
-            for seed in seeds:
+            for seed in (*(study.tune_seeds if len(study.rates_of(arm)) > 1 else ()), *study.seeds):
                 if (job := before_job(self.root, study, arm, seed, self._work[arm])) is not None:
                     found[arm][seed] = made.setdefault(job.folder, job)
         return found
@@ -107,12 +106,13 @@ class StudyPlan:
 
     def _tune_jobs(self, arm: str) -> list[Job]:
         study = self.study
-        if len(study.tune_rates) == 1:
+        rates = study.rates_of(arm)
+        if len(rates) == 1:
             return []
         before = self._before[arm]
         return [
             tune_job(self.root, study, arm, rate, seed, self.fingerprints[arm], self._work[arm], before.get(seed))
-            for rate in study.tune_rates
+            for rate in rates
             for seed in study.tune_seeds
         ]
 
@@ -127,12 +127,13 @@ class StudyPlan:
 
     def _final_jobs(self, arm: str, board: Board) -> list[Job]:
         study = self.study
-        losses: Mapping[float, list[float]] = {rate: [] for rate in study.tune_rates}
+        rates = study.rates_of(arm)
+        losses: Mapping[float, list[float]] = {rate: [] for rate in rates}
         broken = {job.rate for job in self._tuning[arm] if job in board.failed}
         for job in self._tuning[arm]:
             if job in board.done and job.rate not in broken:
                 losses[job.rate].append(board.done[job].validation_loss)
-        rate = study.tune_rates[0] if len(study.tune_rates) == 1 else chosen_rate(losses)
+        rate = rates[0] if len(rates) == 1 else chosen_rate(losses)
         if rate is None:
             self.lost[arm] = "no learning rate could be trained with"
             return []

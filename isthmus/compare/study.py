@@ -27,6 +27,8 @@ class Arm:
     before: tuple[Stage, ...] = ()
     """Stages trained first, one from the other, with each seed; the arm's own stage starts from the last one's weights.
     They keep their own steps and rates: take them off the arm's own steps for an equal number."""
+    rates: tuple[float, ...] = ()
+    """Learning rates tried for this arm in place of the study's: deep connectors want lower ones than an MLP."""
 
     def stage(self, base: Stage) -> Stage:
         """The base stage with this arm's changes. Raises ValueError for a path that is no field."""
@@ -108,7 +110,8 @@ class Study:
         both = set(self.seeds) & set(self.tune_seeds)
         if both:
             raise ValueError(f"Study {self.name!r}: the seeds {sorted(both)} would both choose rates and judge arms.")
-        if not self.tune_rates or (len(self.tune_rates) > 1 and not self.tune_seeds):
+        most = max(len(self.tune_rates), *(len(arm.rates) for arm in self.every_arm()))
+        if not self.tune_rates or (most > 1 and not self.tune_seeds):
             raise ValueError(
                 f"Study {self.name!r} needs `tune_rates`, and `tune_seeds` when there is more than one rate."
             )
@@ -144,9 +147,15 @@ class Study:
                 name=", ".join(level.name for level in levels),
                 replace=sum((level.replace for level in levels), ()),
                 before=sum((level.before for level in levels), ()),
+                rates=next((level.rates for level in levels if level.rates), ()),
             )
             for levels in combined
         )
+
+    def rates_of(self, arm: str) -> tuple[float, ...]:
+        """The learning rates tried for an arm; the text-only arm has those of the arm that it copies."""
+        copied = self.text_only if arm == TEXT_ONLY else arm
+        return {one.name: one.rates for one in self.every_arm()}.get(copied or "", ()) or self.tune_rates
 
     def by_level(self) -> dict[str, dict[str, tuple[str, ...]]]:
         """Of a factorial: factor -> level -> the arms that have it; empty for a list of arms."""

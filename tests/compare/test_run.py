@@ -74,6 +74,17 @@ def test_the_plan_gives_pictures_then_rates_then_judged_runs(root: Path, tmp_pat
     assert plan.failures(board) == ["mlp: rate 0.01 failed: ValueError: the loss is not finite."]
 
 
+def test_an_arm_may_have_rates_of_its_own(root: Path, tmp_path: Path) -> None:
+    arms = (Arm(name="linear"), Arm(name="deep", rates=(1e-4, 3e-4, 5e-4)), Arm(name="one", rates=(1e-4,)))
+    plan, board = StudyPlan(tiny_study(root, arms=arms, text_only="deep"), tmp_path, workers=1), Board()
+    for job in plan(board):
+        board.done[job] = JobResult(job=job.name, kind=job.kind)
+    new = plan(board)
+    tried = {arm: [job.rate for job in new if job.kind == "tune" and job.arm == arm] for arm in plan.stages}
+    assert tried == {"linear": [1e-3, 1e-2], "deep": [1e-4, 3e-4, 5e-4], "one": [], TEXT_ONLY: [1e-4, 3e-4, 5e-4]}
+    assert [(job.arm, job.rate) for job in new if job.kind == "final"] == [("one", 1e-4)] * 2
+
+
 def test_arms_share_everything_that_is_not_replaced(root: Path) -> None:
     study = tiny_study(root)
     linear, mlp = (study.at(arm, rate=1e-3, seed=4) for arm in ("linear", "mlp"))
