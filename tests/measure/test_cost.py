@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from isthmus.connectors import AveragePoolConfig, MlpConfig, QFormerConfig
+from isthmus.connectors import AveragePoolConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.encoders import VisionEncoder
 from isthmus.llms import CausalLM
 from isthmus.measure import Cost, cost
@@ -155,6 +155,16 @@ def test_paths_that_name_nothing_are_refused(train: tuple[str, ...], said: str) 
 def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="no image of 0 x 5 px"):
         cost(llava(), image=(0, 5))
+
+
+def test_the_largest_known_architecture_has_the_parameters_of_its_card() -> None:
+    name = "OpenGVLab/InternVL3-38B-hf"
+    tower = VisionEncoder(name=name, image_size=448, layers=(-1,))
+    model = Model(encoder=tower, connector=PixelShuffleConfig(factor=2, order="v2"), llm=CausalLM(name=name))
+    bill = cost(model)
+    assert 5_530_000_000 < bill.encoder.parameters < 5_550_000_000  # "5540 M, the last 3 blocks are discarded"
+    assert round(bill.parameters / 1e9, 1) == 38.4
+    assert bill.visual_tokens == 256
 
 
 def test_known_architectures_are_listed_with_their_source() -> None:
