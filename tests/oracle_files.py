@@ -8,7 +8,8 @@ reason: leaving the `with oracle:` block fails otherwise.
 
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,14 @@ FORMS = (
     "video_llama",
 )
 """Every form; a file belongs to the longest one that its name is or begins with."""
+DEPTH = re.compile(r"(?<=^llava_projector_mlp)\d+(?=x_gelu)")
+"""The number that may be another in a file of the same form."""
 
 
 def form_of(name: str) -> str | None:
     """The form of a file without its ending, None for a file of no known form."""
-    fitting = [form for form in FORMS if name == form or name.startswith(f"{form}_")]
+    plain = DEPTH.sub("2", name)
+    fitting = [form for form in FORMS if plain == form or plain.startswith(f"{form}_")]
     return max(fitting, key=len, default=None)
 
 
@@ -167,9 +171,31 @@ def tabled(name: str, cases: int) -> None:
     TALLY[name] = (cases, {})
 
 
+def same_row(found: dict[str, Any], row: dict[str, Any], *, given: Container[str]) -> None:
+    """Compare what our code found with a row of a table; a column neither found nor given fails."""
+    left = [key for key in row if key not in found and key not in given]
+    assert not left, f"not compared: {', '.join(left)}"
+    wanted = {key: row[key] for key in found if key in row}
+    assert wanted, f"nothing of {row} was compared"
+    assert {key: found[key] for key in wanted} == wanted, row
+
+
 def oracle_names(form: str) -> list[str]:
     """The files of one form, in the folder's order."""
     return sorted({path.stem for path in FOLDER.glob("*.json") if form_of(path.stem) == form})
+
+
+def strays() -> list[str]:
+    """What the folder holds that no test would open, each with the reason."""
+    found = []
+    for path in sorted(FOLDER.iterdir()):
+        if path.suffix not in {".json", ".safetensors"}:
+            continue
+        if form_of(path.stem) is None:
+            found.append(f"{path.name}: no test knows its form")
+        elif not path.with_suffix(".json").exists():
+            found.append(f"{path.name}: its .json is missing")
+    return found
 
 
 def oracles(form: str) -> pytest.MarkDecorator:

@@ -216,11 +216,13 @@ def test_qwen3vl_adds_after_a_layer(name: str) -> None:
         run = {"inputs_embeds": given["inputs_embeds"], "attention_mask": mask, "use_cache": False}
         oracle.check("outputs/last_hidden_state_without_deepstack", text(**run).last_hidden_state)
         after.clear()
-        door = add_before(text.layers, visual, deeper, levels.added_before())
+        # After the last layer is before the final norm: there may be as many additions as layers.
+        door = add_before(nn.ModuleList([*text.layers, text.norm]), visual, deeper, levels.added_before())
+        assert count < door.num_layers
         before: list[Tensor] = []
         record(text.layers, before)
         oracle.check("outputs/last_hidden_state", text(**run).last_hidden_state)
-        for layer in range(door.num_layers):
+        for layer in range(len(text.layers)):
             oracle.check(f"outputs/layer_input_{layer}", before[layer])
             oracle.check(f"outputs/layer_output_before_add_{layer}", after[layer])
 

@@ -59,11 +59,12 @@ def place(oracle: Oracle, states: tuple[torch.Tensor, ...], plans: list[Plan]) -
     sizes = oracle.config
     query_side, window_side = map(int, sizes["rate"].split("/"))
     patches = sizes["image"] // sizes["patch"]
-    wanted = [*(layer % len(states) for layer, _ in sizes["dmap"]), sizes["svl"] % len(states)]
-    read = sorted(set(wanted))
+    corners = CORNERS[: len(sizes["spatial"])]
+    mapped, cornered = [layer % len(states) for layer, _ in sizes["dmap"]], sizes["svl"] % len(states)
+    read = sorted({*mapped, cornered} if corners else set(mapped))
     streams: tuple[Any, ...] = (
-        *((read.index(layer), "area") for layer in wanted[:-1]),
-        *((read.index(wanted[-1]), corner) for corner, _ in zip(CORNERS, sizes["spatial"], strict=False)),
+        *((read.index(layer), "area") for layer in mapped),
+        *((read.index(cornered), corner) for corner in corners),
     )
     config = WindowedStreamsConfig(
         projector=WindowedQFormerConfig(
@@ -77,8 +78,13 @@ def place(oracle: Oracle, states: tuple[torch.Tensor, ...], plans: list[Plan]) -
     connector = config.build(source, target).eval()
     assert isinstance(connector, WindowedStreams)
     weights = oracle.below("weights/")
-    own = {key: value for key, value in weights.items() if key.split(".")[0].endswith("_projectors")}
-    load_official(connector, granite_keys(len(sizes["dmap"]), len(CORNERS)), own, oracle.name)
+    # The official model has a projector for every corner, whether a layer takes its stream or not.
+    used = tuple(
+        [f"layerwise_projectors.{number}." for number in range(len(mapped))]
+        + [f"spatial_projectors.{number}." for number in range(len(corners))]
+    )
+    own = {key: value for key, value in weights.items() if key.startswith(used)}
+    load_official(connector, granite_keys(len(mapped), len(corners)), own, oracle.name)
     layers = (*(layer for _, layer in sizes["dmap"]), *sizes["spatial"])
     arrange = Levels(layers=layers, blank=True, arrange=Anyres(digits=7))
     layout = arrange.build(target)

@@ -1,5 +1,6 @@
 """The token sequence of images with tiles, and its place among the text, against the public code's own."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,23 +8,31 @@ from oracle_files import Oracle, oracles
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.connectors.arrange import Anyres
-from isthmus.connectors.arrange.anyres import AnyresLayout
+from isthmus.connectors.arrange import Anyres, Concatenate
+from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig
 from isthmus.encoders.tiles import AnyresTiles
 from isthmus.features import Grid, LLMShape, Placed, Plan, VisualTokens
 
 IMAGE = -200
 IGNORED = -100
+ARRANGEMENTS: dict[str, ArrangementConfig] = {
+    "spatial_unpad": Anyres(),
+    "spatial": Anyres(unpad=False, newline=False),
+    "flat": Concatenate(),
+}
+"""What the public code calls its ways to merge tiles."""
 
 
-def layout(oracle: Oracle) -> tuple[AnyresLayout, list[Plan], VisualTokens]:
+def layout(oracle: Oracle) -> tuple[Arrangement, list[Plan], VisualTokens]:
     """Our arrangement with the file's newline, and the plans of its images as our tiling makes them."""
     config, newline = oracle.config, oracle.tensors["weights/image_newline"]
     side, tile = config["patches_per_side"], config["tile"]
-    arrange = Anyres(unpad="unpad" in config["mm_patch_merge_type"], max_tiles=config.get("max_num_patches"))
+    arrange = ARRANGEMENTS[config["mm_patch_merge_type"]]
+    if isinstance(arrange, Anyres):
+        arrange = replace(arrange, max_tiles=config.get("max_num_patches"))
     width = len(newline)
     made = arrange.build(LLMShape(embedding_width=width, hidden_width=width, num_layers=1))
-    made.load_state_dict({"newline": newline})
+    made.load_state_dict({"newline": newline} if made.state_dict() else {})
     tiling = AnyresTiles(grids=tuple((wide // tile, high // tile) for wide, high in config["pinpoints_wh"]))
     plans: list[Plan] = []
     views: list[Tensor] = []
