@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,8 @@ from isthmus.config import did_you_mean
 BUNDLED = Path(__file__).parent / "bundled"
 """The folder inside the package that holds the small backbones."""
 
+PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+"""How files of torch's own format end; they go through its weights-only loader."""
 _HASHED_SUFFIXES = frozenset({".json", ".safetensors", ".bin", ".pt", ".pth", ".txt", ".model"})
 
 
@@ -43,6 +46,32 @@ def resolve_model(name: str) -> str:
     if name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or not name:
         raise ValueError(f"No model folder {name!r}. Give an existing folder, a hub id (owner/name) or bundled/NAME.")
     return name
+
+
+def read_tokenizer(name: str | Path, *, padding_side: Literal["left", "right"] | None = None) -> Any:
+    """The fast tokenizer of a bundled model, a local folder or a hub id; a `Path` is a folder of a tokenizer alone.
+
+    `padding_side` is kept when it is saved; `None` is its own.
+
+    Raises:
+        ValueError: there is none, it is in no format that `transformers` reads, or the hub cannot be reached.
+    """
+    from transformers import AutoTokenizer
+
+    source = str(name) if isinstance(name, Path) else resolve_model(name)
+    try:
+        side = {} if padding_side is None else {"padding_side": padding_side}
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **side)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        came = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if Path(source).is_dir():
+            way = "Save it into that folder: AutoTokenizer.from_pretrained(...).save_pretrained(folder)."
+        else:
+            way = (
+                f"It is a hub id, neither in this machine's cache nor to be had: go online (without HF_HUB_OFFLINE), "
+                f"or name a local folder that holds the model in place of {str(name)!r}, as --model.llm.name FOLDER."
+            )
+        raise ValueError(f"The tokenizer of {str(name)!r} is needed, but it cannot be read: {came} {way}") from error
 
 
 def load_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -91,10 +120,19 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
             return {key: value for file in files for key, value in load_safetensors(file).items()}
         files = sorted(path.glob("*.bin"))
         if not files:
-            raise ValueError(f"The folder {str(path)!r} holds no *.safetensors file. Save its model as safetensors.")
+            held = ", ".join(sorted(one.name for one in path.iterdir())[:5])
+            raise ValueError(
+                f"The folder {str(path)!r} holds no weights: *.safetensors or *.bin are wanted, it has "
+                f"{held if held else 'no file at all'}. Name the folder or file that the weights were downloaded to."
+            )
         return {key: value for file in files for key, value in read_state(file).items()}
     if path.suffix == ".safetensors" or not path.is_file():
         return load_safetensors(path)
+    if path.suffix.lower() not in PICKLED:
+        raise ValueError(
+            f"{str(path)!r} is no weights file: files that end in .safetensors, {', '.join(PICKLED)} are read. Name "
+            f"the one that the weights were published in."
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

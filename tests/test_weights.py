@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from isthmus import weights
-from isthmus.weights import folder_hash, load_strict, read_state, resolve_model
+from isthmus.weights import folder_hash, load_strict, read_state, read_tokenizer, resolve_model
 
 
 @pytest.fixture
@@ -72,11 +72,37 @@ def test_hostile_and_broken_files_are_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(ValueError, match="No weights file"):
         read_state(tmp_path / "absent.bin")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no \*.safetensors"):
+    with pytest.raises(ValueError, match=r"holds no weights: .* it has no file at all"):
         read_state(tmp_path / "empty")
+    (tmp_path / "notes.txt").write_text("not weights")
+    with pytest.raises(ValueError, match=r"'.*notes.txt' is no weights file: .*\.safetensors, \.bin"):
+        read_state(tmp_path / "notes.txt")
     torch.save([torch.ones(1)], tmp_path / "list.bin")
     with pytest.raises(ValueError, match="plain dictionary of tensors, but it holds list"):
         read_state(tmp_path / "list.bin")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nobody/nothing", r"tokenizer of 'nobody/nothing' is needed.*: no answer\. It is a hub id.*local folder"),
+        ("here", r"tokenizer of 'here' is needed.*: no answer\. Save it into that folder"),
+        ("nowhere/at/all", "No model folder"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_read_says_the_way_out(
+    name: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(source: str, **options: object) -> None:
+        raise OSError("no answer.\nSee a page of the library's documentation.")
+
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", unreachable)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=said) as raised:
+        read_tokenizer(name)
+    assert "\n" not in str(raised.value)
 
 
 def test_strict_loading_names_every_misfit_and_changes_nothing() -> None:

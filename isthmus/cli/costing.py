@@ -46,6 +46,8 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
     name = command.recipe or (SHELF_RECIPE if command.shelf else None)
     if name is None:
         raise ValueError(f"Name a recipe, a run folder, a model folder or a hub id. Recipes: {', '.join(RECIPES)}.")
+    if command.text_tokens < 0:
+        raise ValueError(f"--text-tokens {command.text_tokens} is the length of a text in tokens: give 0 or more.")
     stage = with_fields(find_stage(name), rest, command=f"cost {name}")
     sizes: list[tuple[int, int] | None] = [read_size(text) for text in command.image] or [None]
     alone = stage.model.llm is None

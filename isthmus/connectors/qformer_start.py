@@ -9,7 +9,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from isthmus.weights import quiet_transformers, resolve_model
+from isthmus.weights import quiet_transformers, read_tokenizer, resolve_model
 
 _LAYER = {
     "attention.self.query": "attention.query",
@@ -87,7 +87,7 @@ def _read_tokenizer(name: str | None) -> Any:
         raise ValueError(
             "This Q-Former names no tokenizer to read text with: set start_from or text_model to a BERT-shaped model."
         )
-    return transformers.AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+    return read_tokenizer(name)
 
 
 def _check_vocabulary(tokenizer: Any, name: str | None, vocabulary: int, more: str) -> None:

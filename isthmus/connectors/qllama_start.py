@@ -10,7 +10,7 @@ import transformers
 from torch import Tensor
 
 from isthmus.connectors.key_map import Entry, KeyMap
-from isthmus.weights import quiet_transformers, resolve_model
+from isthmus.weights import quiet_transformers, read_tokenizer, resolve_model
 
 _LLAMA = {
     "self_attn.q_proj": "attention.query",
@@ -109,7 +109,7 @@ def llama_tokenizer(name: str | None, vocabulary: int) -> Any:
     """
     if name is None:
         raise ValueError("This QLLaMA names no tokenizer to read text with: set start_from or text_model to a LLaMA.")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_model(name), trust_remote_code=False)
+    tokenizer = read_tokenizer(name)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"The tokenizer of {name!r} has no end mark, at which QLLaMA reads a text's vector.")
     if len(tokenizer) > vocabulary:

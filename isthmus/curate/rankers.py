@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel
 
 from isthmus.curate.captioners import Captioner, FolderCaptioner, RunCaptioner
 from isthmus.curate.seeing import asked, device_of, repeated, see
@@ -17,7 +17,7 @@ from isthmus.data.sample import ImageRef
 from isthmus.features import Captions, Text
 from isthmus.llms import Generation
 from isthmus.runs import STAGE_FILE, Run
-from isthmus.weights import quiet_transformers, resolve_model
+from isthmus.weights import quiet_transformers, read_tokenizer, resolve_model
 
 LEAST = float("-inf")
 """The score of a text that holds nothing to judge."""
@@ -47,7 +47,7 @@ class DualEncoder:
             self.model: Any = AutoModel.from_pretrained(path, use_safetensors=True, trust_remote_code=False)
             if not hasattr(self.model, "get_text_features") or not hasattr(self.model, "get_image_features"):
                 raise ValueError(f"{name} is no dual encoder of images and texts: it has no text features.")
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            self.tokenizer: Any = read_tokenizer(name)
             self.processor: Any = AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
         self.model.to(device).eval()
         self.padding = "max_length" if self.model.config.model_type.startswith("siglip") else True

@@ -27,7 +27,7 @@ from isthmus.exchange.folders import (
 from isthmus.exchange.native import NATIVE, Parts
 from isthmus.model import Model
 from isthmus.runs import Run
-from isthmus.weights import quiet_transformers
+from isthmus.weights import PICKLED, quiet_transformers, read_tokenizer
 
 PREPROCESSOR_FILE = "preprocessor_config.json"
 
@@ -39,12 +39,7 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
         ValueError: no such class, an option of it that ours lacks, or weights that are not exactly the class's own.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise ValueError(
-            f"There is no model folder {str(path)!r}. Give a folder in the format of transformers; for a file of "
-            f"connector weights name the recipe that they fit, with --recipe."
-        )
-    kind = model_type(path)
+    kind = _kind_of(path)
     if kind not in NATIVE:
         raise ValueError(
             f"{path} holds a {kind!r} model, which is no class that can be imported whole.{did_you_mean(kind, NATIVE)} "
@@ -67,6 +62,28 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
     write_whole_folder(folder, fill)
     _name_folder(folder)
     return Imported(run=Run(folder), taken=_counts(parts), left={})
+
+
+def _kind_of(path: Path) -> str:
+    """The `model_type` of a folder. Raises ValueError for what is no model folder, saying what it is."""
+    give = "Give a folder in the format of transformers, with config.json and its weights beside it"
+    if path.is_file():
+        raise ValueError(
+            f"{str(path)!r} is a file, not a model folder. {give}; for a file of connector weights (.safetensors, "
+            f"{', '.join(PICKLED)}) name the recipe that they fit, with --recipe."
+        )
+    if not path.is_dir():
+        raise ValueError(
+            f"There is no model folder {str(path)!r}. {give}; for a file of connector weights name the recipe that "
+            f"they fit, with --recipe."
+        )
+    if not (path / "config.json").is_file():
+        held = ", ".join(sorted(one.name for one in path.iterdir())[:5])
+        raise ValueError(
+            f"The folder {str(path)!r} has no config.json: it holds {held if held else 'nothing'}. {give}; for "
+            f"connector weights in it name the recipe that they fit, with --recipe."
+        )
+    return model_type(path)
 
 
 def load_native(path: Path, class_name: str) -> Any:
@@ -172,14 +189,6 @@ def _name_folder(folder: Path) -> None:
     for part in (ENCODER_FOLDER, LLM_FOLDER):
         data["stage"]["model"][part]["name"] = str(folder.resolve() / part)
     file.write_text(json.dumps(data, indent=1), encoding="utf-8")
-
-
-def read_tokenizer(path: Path) -> Any:
-    """A folder's own tokenizer. Raises ValueError when it has none that can be read."""
-    try:
-        return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} has no tokenizer that can be read: {str(error).splitlines()[0]}") from error
 
 
 def _counts(parts: Parts) -> dict[str, int]:

@@ -15,7 +15,7 @@ from isthmus.encoders.vision import VisionTower
 from isthmus.exchange.templates import chat_template
 from isthmus.llms.base import Kind
 from isthmus.model import Model
-from isthmus.weights import resolve_model
+from isthmus.weights import read_tokenizer
 
 
 def add_image_token(tokenizer: Any) -> int:
@@ -112,9 +112,7 @@ def idefics2_processor(model: Model, tower: VisionTower, tokenizer: Any, num_lat
 def own_tokenizer(model: Model) -> Any:
     """A fresh copy of the language model's tokenizer, padded on the left as generation needs it."""
     assert model.llm is not None
-    side = "left" if model.llm.kind == "causal" else "right"
-    path = resolve_model(model.llm.name)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path, padding_side=side, trust_remote_code=False)
+    tokenizer = read_tokenizer(model.llm.name, padding_side="left" if model.llm.kind == "causal" else "right")
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

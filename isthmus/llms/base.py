@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, GenerationConfig
 
 from isthmus.adapters import Lora, lora_parameters
 from isthmus.config import fingerprint
 from isthmus.features import LLMShape
 from isthmus.llms.additions import AdditionDoor, LayerAddition
-from isthmus.weights import folder_hash, resolve_model
+from isthmus.weights import folder_hash, read_tokenizer, resolve_model
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Kind = Literal["causal", "encoder-decoder"]
@@ -109,8 +109,8 @@ class LLMConfig:
         raise AssertionError(f"{type(self).__name__} does not define kv_bytes")
 
     def tokenizer(self) -> Any:
-        """The model's own fast tokenizer, without the model."""
-        return AutoTokenizer.from_pretrained(resolve_model(self.name), trust_remote_code=False)
+        """The model's own fast tokenizer, without the model. Raises ValueError when it cannot be read."""
+        return read_tokenizer(self.name)
 
     def fingerprint(self) -> str:
         """Equal when architecture and weights are: the folder's content, or hub id and commit; not `max_tokens`."""

@@ -45,6 +45,16 @@ def test_connector_weights_come_in_for_a_recipe(tmp_path: Path, capsys: pytest.C
     assert "give --recipe" in capsys.readouterr().err
 
 
+def test_an_empty_folder_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    line = ["import", str(tmp_path / "empty"), "--to", str(tmp_path / "run")]
+    assert main(line) == MISTAKE
+    assert "has no config.json: it holds nothing. Give a folder in the format" in capsys.readouterr().err
+    assert main([*line, "--recipe", "llava15/tiny-stage1"]) == MISTAKE
+    assert "holds no weights: *.safetensors or *.bin are wanted, it has no file at all" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_without_images_bundled_figures_are_taken() -> None:
     from isthmus.cli.exporting import NUM_IMAGES, bundled_images
 
