@@ -22,7 +22,8 @@ def stage() -> Stage:
         model.audio: paper section 2.1.2: windows of a sound, one vector each; here: a second each, and an MLP
         train: here: both connectors at once
         objectives: paper: next-token prediction on the answers
-        data: here: half of the samples are spoken digits, half scenes with exact truth
+        data: here: half of the samples are spoken digits, each recording at five speeds (other voices: Ko et al.,
+            Interspeech 2015), half scenes with exact truth
         validation: here: further takes of the speakers that are trained on
         optimizer: here: lower than in quickstart, for the sounds are few
         schedule, batch_size, micro_batch_size, epochs, steps, precision, seed: as in quickstart
@@ -36,7 +37,7 @@ def stage() -> Stage:
         model=replace(first.model, audio=Branch(encoder=ear, connector=MlpConfig(depth=2))),
         train=("connector", "audio.connector"),
         data=(
-            Source(of=SpokenDigits(split="train"), weight=0.5),
+            Source(of=SpokenDigits(split="train", speeds=(0.8, 0.9, 1.0, 1.1, 1.25)), weight=0.5),
             Source(of=WorldChat(split="train", num_scenes=4_000, questions=8), weight=0.5),
         ),
         validation=(Source(of=SpokenDigits(split="val"), weight=1.0),),

@@ -32,8 +32,9 @@ def _rows(split: str) -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(line) for line in lines)
 
 
-def _sound(row: dict[str, Any], rate: int) -> PackedSound:
-    return PackedSound(archive=str(FOLDER / "sounds.zip"), offset=row["offset"], size=row["bytes"], rate=rate)
+def _sound(row: dict[str, Any], rate: int, speed: float = 1.0) -> PackedSound:
+    archive = str(FOLDER / "sounds.zip")
+    return PackedSound(archive=archive, offset=row["offset"], size=row["bytes"], rate=rate, speed=speed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +44,35 @@ class SpokenDigits(SourceConfig):
     split: DigitSplit = "train"
     rate: int = 16_000
     """Samples a second that the model's audio encoder hears."""
+    speeds: tuple[float, ...] = (1.0,)
+    """Every recording is a sample at each of these speeds, which alter pitch and tempo as another voice does."""
+
+    def __post_init__(self) -> None:
+        if not self.speeds:
+            raise ValueError("SpokenDigits(speeds=()) has no samples: give one speed at least, (1.0,).")
 
     def build(self) -> Dataset:
         """The questions. Raises ValueError for an unknown split."""
-        return _Questions(_rows(self.split), self.rate)
+        return _Questions(_rows(self.split), self.rate, self.speeds)
 
 
 class _Questions:
-    def __init__(self, rows: tuple[dict[str, Any], ...], rate: int) -> None:
-        self._rows, self._rate = rows, rate
+    def __init__(self, rows: tuple[dict[str, Any], ...], rate: int, speeds: tuple[float, ...]) -> None:
+        self._rows, self._rate, self._speeds = rows, rate, speeds
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) * len(self._speeds)
 
     def __getitem__(self, index: int) -> Sample:
-        row = self._rows[checked(index, len(self))]
-        asked = random.Random(f"spoken digit {row['id']}").choice(ASKED)
+        place, number = divmod(checked(index, len(self)), len(self._speeds))
+        row, speed = self._rows[place], self._speeds[number]
+        played = "" if speed == 1.0 else f", speed {speed}"
+        asked = random.Random(f"spoken digit {row['id']}{played}").choice(ASKED)
         turns = (
             Turn(role="user", text=f"{AUDIO_MARK}\n{asked}"),
             Turn(role="assistant", text=DIGITS[WORDS.index(row["text"])]),
         )
-        return Sample(id=f"digits/{row['id']}", turns=turns, sounds=(_sound(row, self._rate),))
+        return Sample(id=f"digits/{row['id']}{played}", turns=turns, sounds=(_sound(row, self._rate, speed),))
 
 
 def questions(num: int, *, split: DigitSplit = "test", seed: int = 0, rate: int = 16_000) -> list[Sample]:

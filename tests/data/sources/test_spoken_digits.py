@@ -47,3 +47,19 @@ def test_the_answer_is_a_digit_and_its_word_counts_too() -> None:
     said = {dataset[index].turns[0].text.split("\n")[1] for index in range(len(dataset))}
     assert len(dataset) == 200
     assert len(said) == 4
+
+
+def test_a_recording_at_other_speeds_is_shorter_and_has_its_own_key() -> None:
+    plain, fast = (SpokenDigits(split="val", speeds=(1.0, 1.25)).build()[index] for index in (0, 1))
+    sounds = [one.sounds[0] for one in (plain, fast)]
+    lengths = [len(sound.load().samples) for sound in sounds]
+    assert lengths[1] == pytest.approx(lengths[0] / 1.25, rel=0.01)
+    assert sounds[1].load().rate == 16_000
+    assert plain.turns[-1] == fast.turns[-1]
+    assert (plain.id, fast.id) == (SpokenDigits(split="val").build()[0].id, f"{plain.id}, speed 1.25")
+    assert len({sound.key for sound in sounds}) == 2
+    assert sounds[0].key == SpokenDigits(split="val").build()[0].sounds[0].key
+    with pytest.raises(ValueError, match="one speed at least"):
+        SpokenDigits(speeds=())
+    with pytest.raises(ValueError, match=r"speed=3.0\) must be 0.5 to 2"):
+        PackedSound(archive="a.zip", offset=0, size=1, speed=3.0)
