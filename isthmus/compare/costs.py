@@ -1,16 +1,29 @@
 """What every arm costs, from its config: for the table, and to guess how long its jobs take."""
 
 from isthmus.compare.results import ArmCost
-from isthmus.measure import cost
+from isthmus.compare.study import JUDGED
+from isthmus.connectors.reading import Passes
+from isthmus.measure import AlignmentCost, alignment_cost, cost
 from isthmus.train.stage import Stage
 
 QUESTION_TOKENS = 24
 """Text tokens of the prompt whose prefill and cache the table shows."""
 TRAINING_TEXT_TOKENS = 96
+CAPTION_TOKENS = 40
+"""Text tokens of a caption, where there is no language model: about what the longest of a batch has."""
 
 
 def arm_cost(stage: Stage) -> ArmCost:
-    """The cost of one picture and a short question under a stage's model."""
+    """The cost of one picture and a short question under a stage's model; of a picture and its caption without one."""
+    if stage.model.llm is None:
+        bill = _alignment(stage, stage.passes, stage.batch_size)
+        return ArmCost(
+            connector_parameters=bill.connector.parameters,
+            trained_parameters=bill.learned,
+            visual_tokens=bill.queries,
+            connector_flops=bill.connector.flops,
+            encoder_flops=bill.encoder.flops,
+        )
     known = cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=QUESTION_TOKENS)
     return ArmCost(
         connector_parameters=known.connector.parameters,
@@ -26,14 +39,30 @@ def arm_cost(stage: Stage) -> ArmCost:
 def training_work(stage: Stage) -> float:
     """FLOPs of a whole training run, roughly."""
     assert stage.steps is not None
-    known = cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=TRAINING_TEXT_TOKENS)
+    known = (
+        _alignment(stage, stage.passes, stage.batch_size)
+        if stage.model.llm is None
+        else cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=TRAINING_TEXT_TOKENS)
+    )
     return float(stage.steps) * stage.batch_size * known.training_flops(cached_features=not stage.learns("encoder"))
 
 
 def answering_work(stage: Stage, questions: int) -> float:
-    """FLOPs of answering this many questions, roughly: the prefill, and as much again for everything slower."""
+    """FLOPs of answering this many questions, roughly: the prefill, and as much again for everything slower.
+
+    Without a language model: of as many pictures' comparisons, and of judging the best of both ways.
+    """
+    if stage.model.llm is None:
+        judged = 2 * JUDGED * bool(stage.passes.match)
+        asked = Passes(contrast=True, queries=True, match=judged)
+        return float(questions) * _alignment(stage, asked, max(1, questions)).connector.flops
     known = cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=QUESTION_TOKENS)
     return 2.0 * questions * (known.connector.flops + known.llm.flops)
+
+
+def _alignment(stage: Stage, passes: Passes, pairs: int) -> AlignmentCost:
+    longest = min(CAPTION_TOKENS, stage.model.captions.max_tokens)
+    return alignment_cost(stage.model, passes, train=stage.train, text_tokens=longest, pairs=pairs)
 
 
 def picture_size(stage: Stage) -> tuple[int, int] | None:

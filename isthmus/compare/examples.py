@@ -11,14 +11,16 @@ from isthmus.compare.asking import items_of
 from isthmus.compare.jobs import Job
 from isthmus.compare.report import Example, thumbnail
 from isthmus.compare.results import Results
-from isthmus.compare.study import TEXT_ONLY, Study
+from isthmus.compare.study import TASKS, TEXT_ONLY, Study
 from isthmus.data.boxes import draw_boxes, parse_boxes
 from isthmus.data.sample import Sample
-from isthmus.evaluate.benchmarks import BENCHMARKS
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, read_answers
 
 PER_TASK = 2
+OWN = "its own"
+"""What stands for the right description, which the card shows already."""
 
 
 def first_answers(jobs: Sequence[Job]) -> dict[str, dict[str, Answer]]:
@@ -37,7 +39,7 @@ def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[E
     order = [arm for arm in (*results.arms, TEXT_ONLY) if arm in answers]
     examples: list[Example] = []
     for task in study.tasks:
-        if BENCHMARKS[task].form != "answer" or not order:
+        if TASKS[task].form == "retrieval" or not order:
             continue
         items = [item for item in items_of(task, study.items_of(task)) if all(item.id in answers[arm] for arm in order)]
         chosen = sorted(items, key=lambda item: not _disagree(item, answers, order))
@@ -47,7 +49,7 @@ def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[E
             if key not in shown and len(shown) < PER_TASK:
                 shown.add(key)
                 with contextlib.suppress(ValueError):  # a picture that cannot be read is not shown
-                    examples.append(_example(item, BENCHMARKS[task].title, answers, order))
+                    examples.append(_example(item, task, answers, order))
     return examples
 
 
@@ -59,18 +61,20 @@ def _disagree(item: Sample, answers: Mapping[str, Mapping[str, Answer]], order: 
 def _picture(item: Sample, said: Sequence[tuple[str, str, float]]) -> Image.Image:
     """The item's picture; with the right box and every arm's where boxes are asked for."""
     picture = item.images[0].load()
-    if item.meta["metric"] != "box":
+    if item.meta.get("metric") != "box":
         return picture
     named = [("truth", str(answer)) for answer in item.meta["answers"]] + [(arm, text) for arm, text, _ in said]
     return draw_boxes(picture, [replace(box, name=name) for name, text in named for box in parse_boxes(text)[:1]])
 
 
-def _example(item: Sample, title: str, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> Example:
-    said = tuple((arm, answers[arm][item.id].prediction, answers[arm][item.id].score) for arm in order)
+def _example(item: Sample, task: str, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> Example:
+    found = [(arm, answers[arm][item.id]) for arm in order]
+    matched = task in ALIGNMENT
+    said = tuple((arm, OWN if matched and one.score == 1.0 else one.prediction, one.score) for arm, one in found)
     return Example(
         picture=thumbnail(_picture(item, said)),
-        task=title,
-        question=question_of(item),
+        task=TASKS[task].title,
+        question="Which description is its own?" if matched else question_of(item),
         truth=" / ".join(str(answer) for answer in item.meta["answers"]),
         said=said,
         credit=str(item.meta.get("credit", "")),

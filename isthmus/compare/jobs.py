@@ -35,6 +35,14 @@ class Asked:
     """The text-only arm: asked over a blank picture alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AskedToAlign(Asked):
+    """What a judged run without a language model is asked."""
+
+    judge: int
+    """How many of a query's best answers are judged again; 0 lets comparison alone decide."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Job:
     """One thing for a worker to do.
@@ -95,13 +103,16 @@ class Job:
 
 def asked_of(study: Study, arm: str) -> Asked:
     """What an arm's judged runs are asked."""
-    return Asked(
+    asked = Asked(
         tasks=tuple((task, study.items_of(task)) for task in study.tasks),
         headline=study.headline,
         control_items=study.control_items,
         watch_items=study.watch_items,
         blind=arm == TEXT_ONLY,
     )
+    if study.judge is None:
+        return asked
+    return AskedToAlign(**{**vars(asked), "control_items": 0}, judge=study.judge)
 
 
 def features_jobs(root: Path, study: Study, workers: int) -> list[Job]:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from isthmus.compare.results import Results
-from isthmus.compare.significance import paired
 from isthmus.compare.verdict import (
     ArmVerdict,
     Comparison,
@@ -14,6 +13,7 @@ from isthmus.compare.verdict import (
     compare_arms,
     judge_arm,
     main_effects,
+    over_levels,
     points,
     span,
 )
@@ -46,9 +46,8 @@ def judge(results: Results) -> Verdict:
 
 
 def headline_words(results: Results) -> str:
-    """What the headline measures: "attribute, position and count"."""
-    names = [name.rsplit("/", 1)[-1] for name in results.headline]
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+    """What the headline measures: "attribute, position and count"; without a language model the tasks' whole names."""
+    return _joined([name if results.aligned else name.rsplit("/", 1)[-1] for name in results.headline])
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -62,17 +61,19 @@ def _against(comparisons: Sequence[Comparison], left: str) -> dict[str, Comparis
 def _leader(results: Results, ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> list[str]:
     best = ranked[0]
     count = sum(results.task(task).count for task in results.headline)
-    lead = (
-        f"{best.arm} answers {points(best.accuracy.mean)}% of {headline_words(results)} questions correctly "
-        f"({count:,} held-out questions, {best.accuracy.count} seed{'s' if best.accuracy.count > 1 else ''})"
-    )
+    share, words, asked = f"{points(best.accuracy.mean)}%", headline_words(results), "questions"
+    right = f"answers {share} of {words} questions correctly"
+    if results.aligned:
+        right, asked = f"finds what belongs together in {share} of {words}", "queries"
+    seeds = f"{best.accuracy.count} seed{'s' if best.accuracy.count > 1 else ''}"
+    lead = f"{best.arm} {right} ({count:,} held-out {asked}, {seeds})"
     against = _against(comparisons, best.arm)
     if not against:
         return [f"{lead}."]
-    words = {arm: comparison.word for arm, comparison in against.items()}
-    if all(word == "better" for word in words.values()):
+    said_of = {arm: comparison.word for arm, comparison in against.items()}
+    if all(word == "better" for word in said_of.values()):
         return [f"{lead}, more than every other arm, each by a clear margin."]
-    if all(word == "not separable" for word in words.values()):
+    if all(word == "not separable" for word in said_of.values()):
         return [f"{lead}, the highest mean, but no arm is separable from it at this budget."]
     said = []
     for word, phrase in (
@@ -80,13 +81,17 @@ def _leader(results: Results, ranked: Sequence[ArmVerdict], comparisons: Sequenc
         ("within the margin", "equal to it within the margin"),
         ("not converged", "not converged, so not judged"),
     ):
-        arms = [verdict.arm for verdict in ranked if words.get(verdict.arm) == word]
+        arms = [verdict.arm for verdict in ranked if said_of.get(verdict.arm) == word]
         if arms:
             said.append(f"{_joined(arms)} {'is' if len(arms) == 1 else 'are'} {phrase}")
     return [f"{lead}, the highest mean; {'; '.join(said)}."]
 
 
 def _sight(results: Results, best: str) -> list[str]:
+    over = over_levels(results, best, results.headline) if results.aligned else None
+    if over is not None:
+        where = f"{points(over.mean, True)} points against a blind guess ({span(over)})"
+        return [f"It is {'above chance' if over.low > 0.0 else 'not shown to be above chance'}: {where}."]
     gap = blind_gap(results, best, results.headline)
     if gap is None:
         return []
@@ -126,13 +131,9 @@ def passed_real_tasks(results: Results, arm: str) -> list[str]:
     """Real-image tasks on which the arm's interval lies above chance, the majority class and question-only."""
     passed = []
     for task in results.tasks:
-        values = results.accuracy(arm, (task.name,))
-        if task.kind == "real images" and values:
-            difference = paired(
-                values, dict.fromkeys(values, task.levels.highest), resolution=results.resolution((task.name,))
-            )
-            if difference.low > 0.0:
-                passed.append(task.title)
+        over = over_levels(results, arm, (task.name,)) if task.kind == "real images" else None
+        if over is not None and over.low > 0.0:
+            passed.append(task.title)
     return passed
 
 
@@ -141,11 +142,12 @@ def _real(results: Results, best: str) -> list[str]:
     if not real:
         return []
     passed = passed_real_tasks(results, best)
+    levels = "chance" if results.aligned else "chance, the majority class and question-only"
     if not passed:
-        return ["On real images it is not clearly above chance, the majority class and question-only on any task."]
+        return [f"On real images it is not clearly above {levels} on any task."]
     return [
-        f"On real images it is clearly above chance, the majority class and question-only on {len(passed)} of "
-        f"{len(real)} tasks: {_joined(passed)}."
+        f"On real images it is clearly above {levels} on {len(passed)} of {len(real)} "
+        f"task{'s' if len(real) > 1 else ''}: {_joined(passed)}."
     ]
 
 
@@ -170,7 +172,12 @@ def _caveats(results: Results, ranked: Sequence[ArmVerdict]) -> tuple[str, ...]:
     if sum(verdict.accuracy.mean >= SATURATED for verdict in ranked) > 1:
         caveats.append("Two or more arms answer nearly everything: these questions are too easy to separate them.")
     gap = blind_gap(results, best.arm, results.headline)
-    if gap is None:
+    if results.aligned:
+        caveats.append(
+            "There is no blind control without a language model, only chance. In a gallery nothing else can be had "
+            "without looking; where two descriptions are told apart, a habit of words could pass chance as well."
+        )
+    elif gap is None:
         caveats.append("No blind control was run, so it is not shown that any answer comes from the picture.")
     elif gap[1].mean < CLEAR_OF_BLIND:
         caveats.append("The best arm is less than 10 points above its blind control: compare no connectors by it.")

@@ -78,7 +78,10 @@ def accuracy_against_cost(results: Results) -> str:
             shown.append((arm, at))
             for ax, x in ((left, cost.visual_tokens), (right, cost.flops)):
                 _point(ax, x, at, values, paint[arm])
-        for ax, label in ((left, "visual tokens an image"), (right, "FLOPs an image: connector and LLM prefill")):
+        labels = ("visual tokens an image", "FLOPs an image: connector and LLM prefill")
+        if results.aligned:
+            labels = ("queries an image", "FLOPs of the connector, an image and its caption")
+        for ax, label in zip((left, right), labels, strict=True):
             ax.set_xlabel(label)
             ax.set_ylabel("accuracy, %")
             _blind_line(ax, results)
@@ -122,7 +125,7 @@ def _log_ticks(ax: Axes, values: Sequence[int], name: Callable[[int], str]) -> N
 
 
 def families(results: Results) -> str:
-    """One panel a task: a bar for every arm, marks for chance, the majority class and question-only."""
+    """One panel a task: a bar for every arm, marks for what can be had without looking."""
     arms = [*results.arms, *([results.blind_arm] if results.blind_arm is not None else [])]
     columns = 4
     rows = max(1, math.ceil(len(results.tasks) / columns))
@@ -143,7 +146,8 @@ def families(results: Results) -> str:
                     error_kw={"elinewidth": 0.8, "capsize": 2},
                 )  # fmt: skip
                 ax.text(2, y, f"{100 * at.mean:.0f}", va="center", fontsize=7, color="white", fontweight="bold")
-            _levels(ax, task.levels.chance, task.levels.majority, task.levels.question_only)
+            for name, _, colour, dash in levels_of(results):
+                ax.axvline(100 * getattr(task.levels, name), color=colour, ls=dash, lw=1.1)
             ax.set_xlim(0, 100)
             ax.set_yticks(range(len(arms)), arms if place % columns == 0 else [""] * len(arms), fontsize=7.5)
             ax.tick_params(length=0, labelsize=7.5)
@@ -151,20 +155,21 @@ def families(results: Results) -> str:
             ax.grid(axis="y", visible=False)
         for ax in axes[len(results.tasks) :]:
             ax.set_visible(False)
-        figure.legend(handles=_level_handles(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        handles = [Line2D([], [], color=colour, ls=dash, label=label) for _, label, colour, dash in levels_of(results)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         return _drawn(figure)
 
 
-_LEVELS = (("chance", "#0f172a", ":"), ("majority class", "#0f172a", "--"), ("question only", "#e11d48", "-"))
+_LEVELS = (
+    ("chance", "chance", "#0f172a", ":"),
+    ("majority", "majority class", "#0f172a", "--"),
+    ("question_only", "question only", "#e11d48", "-"),
+)
 
 
-def _levels(ax: Axes, *values: float) -> None:
-    for value, (_, colour, dash) in zip(values, _LEVELS, strict=True):
-        ax.axvline(100 * value, color=colour, ls=dash, lw=1.1)
-
-
-def _level_handles() -> list[Line2D]:
-    return [Line2D([], [], color=colour, ls=dash, label=name) for name, colour, dash in _LEVELS]
+def levels_of(results: Results) -> tuple[tuple[str, str, str, str], ...]:
+    """What can be had without looking: field, name, colour and dash; chance alone without a language model."""
+    return _LEVELS[:1] if results.aligned else _LEVELS
 
 
 def loss_curves(results: Results) -> str:
@@ -194,7 +199,7 @@ def loss_curves(results: Results) -> str:
                 ordered = sorted(seen)
                 ax.set_ylim(0.9 * ordered[0], 1.1 * ordered[int(0.98 * (len(ordered) - 1))])
             if place % columns == 0:
-                ax.set_ylabel("loss, nats a token", fontsize=8)
+                ax.set_ylabel("loss" if results.aligned else "loss, nats a token", fontsize=8)
         return _drawn(figure)
 
 

@@ -52,18 +52,24 @@ def thumbnail(image: Image.Image, side: int = 192) -> str:
 
 
 def controls_table(results: Results) -> list[list[str]]:
-    """Headline accuracy of each arm with the image, the mean image, other items' images: rows of text."""
+    """Headline accuracy of each arm with the image, the mean image, other items' images, or without a language model
+    as scored, by comparison alone, and by chance: rows of text."""
+    if results.aligned:
+        chance = points(fmean(results.task(task).levels.chance for task in results.headline))
+        return [[*_cells(results, arm, ("none", "compared")), chance] for arm in results.arms]
     made = []
     for arm in (*results.arms, results.blind_arm):
         if arm is None:
             continue
-        cells = [arm]
-        for control in ("none", "mean-image", "shuffled", "text-only"):
-            values = results.accuracy(arm, results.headline, control)
-            cells.append(points(fmean(values.values())) if values else "")
+        cells = _cells(results, arm, ("none", "mean-image", "shuffled", "text-only"))
         if any(cells[1:]):
             made.append(cells)
     return made
+
+
+def _cells(results: Results, arm: str, ways: Sequence[str]) -> list[str]:
+    every = (results.accuracy(arm, results.headline, way) for way in ways)
+    return [arm, *(points(fmean(values.values())) if values else "" for values in every)]
 
 
 def families_table(results: Results) -> tuple[list[str], list[list[str]]]:
@@ -75,9 +81,10 @@ def families_table(results: Results) -> tuple[list[str], list[list[str]]]:
         for arm in arms:
             values = results.accuracy(arm, (task.name,), "text-only" if arm == results.blind_arm else "none")
             cells.append(points(fmean(values.values())) if values else "")
-        levels = task.levels
-        made.append([*cells, *(points(value) for value in (levels.chance, levels.majority, levels.question_only))])
-    return ["task", "pictures", "questions", *arms, "chance", "majority", "question only"], made
+        made.append([*cells, *(points(getattr(task.levels, name)) for name, *_ in plots.levels_of(results))])
+    asked = "queries" if results.aligned else "questions"
+    named = [name.removesuffix(" class") for _, name, *_ in plots.levels_of(results)]
+    return ["task", "pictures", asked, *arms, *named], made
 
 
 def rates_table(results: Results) -> list[list[str]]:

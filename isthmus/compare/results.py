@@ -14,21 +14,24 @@ Kind = Literal["features", "levels", "before", "tune", "final"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmCost:
-    """What an arm costs for one picture, from its config alone, except the measured time in `JobResult`."""
+    """What an arm costs for one picture, from its config alone, except the measured time in `JobResult`.
+
+    Without a language model: for one picture and its caption, read for every objective.
+    """
 
     connector_parameters: int
     trained_parameters: int
     visual_tokens: int
     connector_flops: int
     encoder_flops: int
-    prefill_flops: int
-    """The language model reading the visual tokens and a question of `QUESTION_TOKENS`."""
-    kv_bytes: int
+    prefill_flops: int | None = None
+    """The language model reading the visual tokens and a question of `QUESTION_TOKENS`; None without one."""
+    kv_bytes: int | None = None
 
     @property
     def flops(self) -> int:
         """Connector and prefill together: what the choice of connector alters (the encoder is the same)."""
-        return self.connector_flops + self.prefill_flops
+        return self.connector_flops + (self.prefill_flops or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,8 @@ class JobResult:
     train_curve: tuple[tuple[int, float], ...] = ()
     validation_curve: tuple[tuple[int, float], ...] = ()
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Accuracy by control ("none", "mean-image", "shuffled", "text-only") and task."""
+    """Accuracy by control ("none", "mean-image", "shuffled", "text-only") and task; without a language model "none" is
+    the score, "compared" what comparison alone gives."""
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Questions behind each of `scores`."""
     watched: tuple[float, float] | None = None
@@ -87,9 +91,16 @@ class Results:
     jobs: tuple[JobResult, ...]
     factors: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     """For a factorial: factor -> level -> the arms that have it."""
+    judge: int | None = None
+    """None where arms answer with text; else how many of a query's best answers were judged again (see `Study`)."""
     failures: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """Where and how it ran: machine, versions, command."""
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the arms have no language model and were asked which texts and images belong together."""
+        return self.judge is not None
 
     def finals(self, arm: str) -> dict[int, JobResult]:
         """An arm's judged runs by seed."""

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from isthmus import __version__
-from isthmus.compare.costs import arm_cost
+from isthmus.compare.costs import CAPTION_TOKENS, TRAINING_TEXT_TOKENS, arm_cost, training_work
 from isthmus.compare.examples import pick_examples
 from isthmus.compare.jobs import DONE, Job, features_jobs
 from isthmus.compare.judge import judge
@@ -21,12 +21,11 @@ from isthmus.compare.progress import StudyProgress
 from isthmus.compare.report import write_report
 from isthmus.compare.results import Results, TaskInfo, write_jobs, write_whole
 from isthmus.compare.schedule import Board, run_jobs
-from isthmus.compare.study import TEXT_ONLY, Study
-from isthmus.compare.table import print_table
+from isthmus.compare.study import TASKS, TEXT_ONLY, Study
+from isthmus.compare.table import print_table, short_count
 from isthmus.compare.verdict import Verdict
 from isthmus.compare.work import LEVELS_FILE, work
 from isthmus.config import to_json
-from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.levels import Levels
 
 STUDY_FILE = "study.json"
@@ -101,9 +100,20 @@ def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Result
         costs={arm: arm_cost(stage) for arm, stage in plan.stages.items()},
         jobs=tuple(board.done.values()),
         factors=study.by_level(),
+        judge=study.judge,
         failures=tuple(plan.failures(board)),
-        facts=_facts(command),
+        facts={**_facts(command), "training": _training(study)},
     )
+
+
+def _training(study: Study) -> str:
+    """Steps and FLOPs of every arm's judged runs, with the stages before them."""
+    said = []
+    for arm, stage in study.stages().items():
+        stages = (*study.before(arm, seed=study.seeds[0]), stage)
+        steps = " + ".join(f"{one.steps:,}" for one in stages)
+        said.append(f"{arm}: {steps} steps, {short_count(sum(training_work(one) for one in stages))}FLOPs")
+    return f"{'; '.join(said)} (with texts of {TRAINING_TEXT_TOKENS} tokens, captions of {CAPTION_TOKENS})"
 
 
 def _tasks(study: Study, jobs: list[Job], failures: list[str]) -> tuple[TaskInfo, ...]:
@@ -116,8 +126,8 @@ def _tasks(study: Study, jobs: list[Job], failures: list[str]) -> tuple[TaskInfo
     return tuple(
         TaskInfo(
             name=name,
-            title=BENCHMARKS[name].title,
-            kind=BENCHMARKS[name].kind,
+            title=TASKS[name].title,
+            kind=TASKS[name].kind,
             count=int(found[name].pop("count")),
             levels=Levels(**found[name]),
         )

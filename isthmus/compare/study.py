@@ -3,16 +3,24 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from isthmus.compare.blind import blind
 from isthmus.config import did_you_mean, replace_at
 from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT, AlignmentTask
+from isthmus.evaluate.task import Task
+from isthmus.train.objectives import ITC
 from isthmus.train.stage import Stage
 
 TEXT_ONLY = "text-only"
 """The name of the arm that is trained and asked over a blank image."""
+JUDGED = 16
+"""Of a query's answers in a gallery, how many of the best by comparison are judged again."""
+TASKS: Mapping[str, Task | AlignmentTask] = {**BENCHMARKS, **ALIGNMENT}
+"""Everything that arms can be asked; `ALIGNMENT` is for those without a language model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +59,14 @@ class Study:
 
     Give `arms`, or `factors` for a factorial whose main effects are reported. `tune_rates` are tried for every arm on
     `tune_seeds` with `tune_fraction` of the steps; the rate with the lowest validation loss is used on `seeds`.
-    `tasks` name entries of `BENCHMARKS`; the mean over the tasks in `headline` is what arms are ranked by. `text_only`
-    names the arm that the separately trained text-only control copies (None trains none).
+    `tasks` name entries of `BENCHMARKS`, or of `ALIGNMENT` where the arms have no language model; the mean over the
+    tasks in `headline` is what arms are ranked by. `text_only` names the arm that the separately trained text-only
+    control copies (None trains none).
 
     Raises:
         ValueError: arms and factors both or neither, repeated names, unknown tasks, seeds used for both choosing and
-            judging, a base stage without validation or with epochs instead of steps.
+            judging, a base stage without validation or with epochs instead of steps; without a language model a
+            text-only arm, or an arm that learns no comparison.
     """
 
     name: str
@@ -94,15 +104,35 @@ class Study:
                 f"Study {self.name!r}: `text_only` copies {self.text_only!r}, whose earlier stages saw pictures. "
                 f"Name an arm without `before`."
             )
-        for task in self.tasks:
-            if task not in BENCHMARKS:
-                raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, BENCHMARKS)}")
-        for task in self.headline:
-            if task in BENCHMARKS and BENCHMARKS[task].form != "answer":
-                raise ValueError(f"Study {self.name!r}: the headline task {task!r} is not answered with text.")
+        self._check_tasks()
         if not self.headline or not set(self.headline) <= set(self.tasks):
             raise ValueError(f"Study {self.name!r}: `headline` {self.headline} must name some of `tasks` {self.tasks}.")
         self._check_training()
+
+    def _check_tasks(self) -> None:
+        """The tasks are those of the arms' kind; all have the base's, for their objectives must fit their models."""
+        speaking = self.base.model.llm is not None
+        if not speaking and self.text_only is not None:
+            raise ValueError(
+                f"Study {self.name!r} compares images with texts, where chance is known: there is no text-only arm to "
+                f"train. Leave out `text_only`."
+            )
+        for arm in self.every_arm():
+            compared = [one for one in arm.stage(self.base).objectives if isinstance(one, ITC)]
+            if not speaking and not any(one.vectors != "features" for one in compared):
+                raise ValueError(f"Arm {arm.name!r} learns no comparison of queries to search with: add ITC() to it.")
+        known: Mapping[str, object] = BENCHMARKS if speaking else ALIGNMENT
+        for task in self.tasks:
+            if task not in TASKS:
+                raise ValueError(f"Unknown task {task!r}.{did_you_mean(task, TASKS)}")
+            if task not in known:
+                raise ValueError(
+                    f"Study {self.name!r}: {task!r} is asked of models with{'out' if speaking else ''} a language "
+                    f"model, but these arms have {'one' if speaking else 'none'}. There are: {', '.join(known)}."
+                )
+        for task in self.headline:
+            if task in BENCHMARKS and BENCHMARKS[task].form != "answer":
+                raise ValueError(f"Study {self.name!r}: the headline task {task!r} is not answered with text.")
 
     def _check_training(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -130,6 +160,14 @@ class Study:
                     )
             if not stage.validation:
                 raise ValueError(f"Arm {arm.name!r} has no `validation` data: rates are chosen by validation loss.")
+
+    @property
+    def judge(self) -> int | None:
+        """None where arms answer with text. Else how many of a query's best answers are judged again: none of them, so
+        that comparison alone decides, where not every arm learns to judge."""
+        if self.base.model.llm is not None:
+            return None
+        return JUDGED if all(arm.stage(self.base).passes.match for arm in self.every_arm()) else 0
 
     def items_of(self, task: str) -> int:
         """How many items of a task every judged run is asked, where the task has as many."""

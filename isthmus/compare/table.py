@@ -13,6 +13,9 @@ from isthmus.compare.results import ArmCost, Results
 from isthmus.compare.significance import Interval
 from isthmus.compare.verdict import Verdict, points
 
+NONE = "–"
+"""What an arm without a language model has in the columns of one."""
+
 
 def short_count(value: float | int) -> str:
     """1,234,567 as `1.23M`; below a thousand as it is."""
@@ -117,12 +120,12 @@ def _costs(results: Results, arm: str) -> list[str]:
             short_count(cost.trained_parameters),
             str(cost.visual_tokens),
             short_count(cost.connector_flops),
-            short_count(cost.prefill_flops),
-            short_bytes(cost.kv_bytes),
+            NONE if cost.prefill_flops is None else short_count(cost.prefill_flops),
+            NONE if cost.kv_bytes is None else short_bytes(cost.kv_bytes),
         ]
     return [
         *static,
-        f"{sorted(times)[len(times) // 2]:.0f} ms" if times else "",
+        f"{sorted(times)[len(times) // 2]:.0f} ms" if times else NONE,
         short_seconds(seconds),
         f"{rate:g}" if rate is not None else "",
     ]

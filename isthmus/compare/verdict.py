@@ -151,6 +151,15 @@ def blind_gap(results: Results, arm: str, tasks: tuple[str, ...]) -> tuple[str, 
     return highest, paired(seeing, usable[highest], resolution=results.resolution(tasks))
 
 
+def over_levels(results: Results, arm: str, tasks: tuple[str, ...]) -> Interval | None:
+    """An arm's lead over what can be had on these tasks without looking; None where it was not asked them."""
+    values = results.accuracy(arm, tasks)
+    if not values:
+        return None
+    level = fmean(results.task(task).levels.highest for task in tasks)
+    return paired(values, dict.fromkeys(values, level), resolution=results.resolution(tasks))
+
+
 def points(value: float, sign: bool = False) -> str:
     """A difference of accuracies in points: `+3.2`."""
     return f"{100 * value:+.1f}" if sign else f"{100 * value:.1f}"

@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from isthmus.compare.asking import Asking, items_of
-from isthmus.compare.jobs import Job
+from isthmus.compare.aligning import Aligning, chance_in
+from isthmus.compare.asking import Answering, items_of
+from isthmus.compare.jobs import AskedToAlign, Job
 from isthmus.compare.results import JobResult, write_whole
 from isthmus.data.mixture import Mixture
 from isthmus.data.sample import ImageRef, Sample
 from isthmus.encoders import CachedEncoder, EncoderConfig, FeatureCache
 from isthmus.encoders.cache import default_folder
 from isthmus.evaluate.benchmarks import BENCHMARKS
-from isthmus.evaluate.levels import levels
+from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
+from isthmus.evaluate.levels import Levels, levels
 from isthmus.runs import STAGE_FILE, WEIGHTS_FILE, Run
 from isthmus.train.loop import train
 from isthmus.train.progress import Progress
@@ -82,11 +84,15 @@ def find_levels(job: Job, report: Report) -> None:
     found = {}
     for place, (task, num) in enumerate(job.asked.tasks):
         report(place / len(job.asked.tasks), task)
-        reference = BENCHMARKS[task].items("train", REFERENCE)
-        items = items_of(task, num)
-        found[task] = {"count": len(items), **dataclasses.asdict(levels(items, reference))}
+        count, known = chance_in(task, num) if task in ALIGNMENT else _guessed(task, num)
+        found[task] = {"count": count, **dataclasses.asdict(known)}
     write_whole(job.folder / LEVELS_FILE, json.dumps(found, indent=1))
     job.finish(JobResult(job=job.name, kind="levels", prepare_core_seconds=time.process_time() - begun))
+
+
+def _guessed(task: str, num: int) -> tuple[int, Levels]:
+    items = items_of(task, num)
+    return len(items), levels(items, BENCHMARKS[task].items("train", REFERENCE))
 
 
 def _encode(encoder: CachedEncoder, images: Sequence[ImageRef]) -> None:
@@ -174,7 +180,12 @@ def train_and_ask(job: Job, report: Report) -> None:
     if job.asked is not None:
         begun = time.process_time()
         encoder = None if job.stage.learns("encoder") else cached_encoder(job.stage.model.encoder)
-        asking = Asking(run, job.asked, encoder, job.folder / "answers")
+        folder = job.folder / "answers"
+        asking = (
+            Aligning(run, job.asked, encoder, folder)
+            if isinstance(job.asked, AskedToAlign)
+            else Answering(run, job.asked, encoder, folder)
+        )
         asking.ask(lambda part, words: report(training_share + (1.0 - training_share) * part, words))
         scores, counts = asking.scores(), asking.counts()
         early = asking.early_accuracy(job.folder / "run" / EARLY_FILE)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from isthmus.connectors.reading import Vectors
@@ -32,6 +32,12 @@ class Gallery:
     texts: tuple[Sample, ...]
     """One sample a text, with its caption."""
     belongs: Bool[Tensor, "images texts"]
+
+    @property
+    def chance(self) -> float:
+        """R@1 of blind guesses, the mean over all queries of both ways."""
+        right = self.belongs.double()
+        return float(torch.cat([right.mean(dim=1), right.mean(dim=0)]).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +106,8 @@ def retrieve_both_ways(
 
     The score of a pair is its similarity (no temperature); for the `k` best texts of an image and the `k` best images
     of a text, the matching logit is added, and all others stay behind them. Each image is looked at twice, to be
-    compared and to be judged, and a pair among the best of both ways is judged once. `k=0` judges nothing. `wanted`
-    judges these pairs in place of the best.
+    compared and to be judged, and a pair among the best of both ways is judged once. `wanted` judges these pairs in
+    place of the best. `k=0` judges nothing.
 
     Raises:
         ValueError: the model has a language model, or its connector reads no text.
@@ -113,7 +119,7 @@ def retrieve_both_ways(
     told = _texts(model, captions, batch_size)
     similar = torch.stack([(vectors @ told.T).amax(dim=0) for vectors in seen])
     best = (_best(similar, k, dim=1), _best(similar, k, dim=0))
-    for_images, for_texts = best if wanted is None else (wanted, wanted)
+    for_images, for_texts = best if wanted is None or k == 0 else (wanted, wanted)
     logits = _judge(model, gallery, captions, for_images | for_texts, encoder, batch_size, on_progress)
     to_text = torch.where(for_images, similar + logits, NOT_JUDGED) if k else similar
     to_image = torch.where(for_texts, similar + logits, NOT_JUDGED) if k else similar
@@ -135,9 +141,8 @@ def recall(
     """Recalls of two score matrices. Of equal scores the wrong ones count as better, so a constant scores 0."""
 
     def at(scores: Tensor, right: Tensor) -> tuple[float, ...]:
-        best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
-        better = ((scores >= best) & ~right).sum(dim=1)
-        return tuple(float((better < rank).float().mean()) for rank in RANKS)
+        ahead = wrong_ahead(scores, right)
+        return tuple(float((ahead < rank).float().mean()) for rank in RANKS)
 
     return Recall(
         to_text=at(to_text, belongs),
@@ -145,6 +150,14 @@ def recall(
         num_images=belongs.shape[0],
         num_texts=belongs.shape[1],
     )
+
+
+def wrong_ahead(
+    scores: Float[Tensor, "queries answers"], right: Bool[Tensor, "queries answers"]
+) -> Int[Tensor, " queries"]:
+    """For each query how many wrong answers score as high as its best right one, or higher: 0 is found at rank 1."""
+    best = scores.masked_fill(~right, -torch.inf).amax(dim=1, keepdim=True)
+    return ((scores >= best) & ~right).sum(dim=1)
 
 
 def _captions(model: VisionLanguageModel, gallery: Gallery) -> Captions:

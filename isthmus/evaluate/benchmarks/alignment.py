@@ -1,9 +1,10 @@
 """What a model without a language model is asked: which texts and images belong together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from isthmus.data.captions import caption_of
 from isthmus.data.sample import Sample
 from isthmus.data.sources import Textbook, WorldCaptions
 from isthmus.data.sources.base import SourceConfig
@@ -19,8 +20,16 @@ class AlignmentTask:
 
     name: str
     title: str
+    kind: Literal["exact world", "real images"]
     form: Form
     make: Callable[[Split, int], list[Sample]]
+
+    def items(self, split: Split, num: int) -> list[Sample]:
+        """Up to `num` samples of a split, with `meta["family"]` the task's name and `meta["answers"]` the caption."""
+        return [
+            replace(item, meta={**item.meta, "family": self.name, "answers": (caption_of(item),)})
+            for item in self.make(split, num)
+        ]
 
 
 def _first(source: Callable[[Split, int], SourceConfig]) -> Callable[[Split, int], list[Sample]]:
@@ -44,24 +53,28 @@ ALIGNMENT: dict[str, AlignmentTask] = {
         AlignmentTask(
             name="gallery/textbook",
             title="Textbook figures and their descriptions, both ways",
+            kind="real images",
             form="gallery",
             make=_first(lambda split, num: Textbook(task="describe", split=split)),
         ),
         AlignmentTask(
             name="gallery/world",
             title="Exact scenes and their descriptions, both ways",
+            kind="exact world",
             form="gallery",
             make=_first(lambda split, num: WorldCaptions(split=split, num_scenes=num, style=PLAIN)),
         ),
         AlignmentTask(
             name="swaps/exchanged",
             title="A scene's description against one where two items exchange colour, shape or size",
+            kind="exact world",
             form="pairs",
             make=_swaps("exchanged"),
         ),
         AlignmentTask(
             name="swaps/replaced",
             title="A scene's description against one where an item has another colour, shape or size",
+            kind="exact world",
             form="pairs",
             make=_swaps("replaced"),
         ),
