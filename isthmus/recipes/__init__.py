@@ -285,7 +285,17 @@ STUDIES: "dict[str, Recipe[Study]]" = {
     "readme": Recipe(
         "studies",
         "readme",
-        "The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.",
+        "The quickstart, longer, with five seeds, more questions, an aligned Q-Former and a text-only arm.",
+    ),
+    "blip2/with-itg": Recipe(
+        "ablations",
+        "with_itg",
+        "BLIP-2's first stage with and without writing captions, at equal compute: what it does for retrieval.",
+    ),
+    "blip2/with-stage1": Recipe(
+        "ablations",
+        "with_stage1",
+        "BLIP-2's second stage with and without the first before it, at an equal number of steps.",
     ),
 }
 

@@ -1,0 +1,98 @@
+"""Two ablations that BLIP-2 published, at the size of the bundled models, in minutes on two cores.
+
+Paper: Li et al., arXiv:2301.12597: what writing captions does for retrieval (section 4.4, table 6), and what the first
+stage does for the second (section 4.1, figure 5).
+"""
+
+from dataclasses import replace
+
+from isthmus.compare.costs import training_work
+from isthmus.compare.study import Arm, Study
+from isthmus.recipes.blip2_tiny import tiny_stage1, tiny_stage2
+from isthmus.train.objectives import ITG
+from isthmus.train.stage import Stage
+
+SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
+QUERIES = 16
+"""Half of the paper's, so that more steps fit in the time."""
+STEPS = 64
+"""Of the arm with ITG: what leaves 25 minutes for 16 judged runs."""
+
+
+def _shorter(stage: Stage, steps: int) -> Stage:
+    connector = replace(stage.model.connector, num_queries=QUERIES)  # type: ignore[call-arg]
+    return replace(stage, model=replace(stage.model, connector=connector), steps=steps)
+
+
+def with_itg() -> Study:
+    """BLIP-2's first stage with and without writing captions, at equal compute: what it does for retrieval.
+
+    The arm without ITG takes as many more steps as its FLOPs of training leave room for.
+
+    Sources (here = chosen for this study):
+        base: the recipe `blip2/tiny-stage1`
+        base.model.connector.num_queries, base.steps: here: what half an hour on two cores allows
+        arms: paper section 4.4, table 6: ITC and ITM, with and without ITG; the steps of the arm without it are those
+            of the base times the ratio of both arms' training FLOPs, in closed form
+        name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
+    """
+    base = _shorter(tiny_stage1(), STEPS)
+    without = replace(base, objectives=tuple(one for one in base.objectives if not isinstance(one, ITG)))
+    steps = round(STEPS * training_work(base) / training_work(without))
+    return Study(
+        name="blip2/with-itg",
+        base=base,
+        arms=(
+            Arm(name="ITC + ITM", replace=(("objectives", without.objectives), ("steps", steps))),
+            Arm(name="ITC + ITM + ITG"),
+        ),
+        seeds=SEEDS,
+        tune_rates=(1e-3, 2e-3),
+        tune_seeds=(101,),
+        tune_fraction=0.4,
+        tasks=("gallery/world", "gallery/textbook", "swaps/exchanged", "swaps/replaced"),
+        headline=("gallery/world", "gallery/textbook"),
+        items_per_task=100,
+        headline_items=200,
+        control_items=0,
+        watch_items=50,
+    )
+
+
+def with_stage1() -> Study:
+    """BLIP-2's second stage with and without the first before it, at an equal number of steps.
+
+    The speaker stands still in both arms; the Q-Former starts from the bundled reader, and in one of them it is
+    aligned first.
+
+    Sources (here = chosen for this study):
+        base: the recipe `blip2/tiny-stage2`
+        base.model.connector.num_queries, base.steps, base.batch_size: here: what half an hour on two cores allows
+        arms: paper section 4.1, figure 5: with and without representation learning; the stage before is the recipe
+            `blip2/tiny-stage1`, its steps are taken off the arm's own
+        name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
+    """
+    steps, first = 240, 100
+    return Study(
+        name="blip2/with-stage1",
+        base=replace(_shorter(tiny_stage2(), steps), start_from=None, batch_size=8),
+        arms=(
+            Arm(name="stage 2 alone"),
+            Arm(
+                name="stage 1, then stage 2",
+                replace=(("steps", steps - first),),
+                before=(_shorter(tiny_stage1(), first),),
+            ),
+        ),
+        seeds=SEEDS,
+        tune_rates=(1e-3, 3e-3),
+        tune_seeds=(101,),
+        tune_fraction=0.4,
+        tasks=("world/attribute", "world/position", "world/count"),
+        headline=("world/attribute", "world/position", "world/count"),
+        items_per_task=200,
+        control_items=50,
+        watch_items=60,
+    )
