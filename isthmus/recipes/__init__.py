@@ -285,7 +285,7 @@ STUDIES: "dict[str, Recipe[Study]]" = {
     "readme": Recipe(
         "studies",
         "readme",
-        "The quickstart, longer, with five seeds, more questions, an aligned Q-Former and a text-only arm.",
+        "The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.",
     ),
     "blip2/with-itg": Recipe(
         "ablations",

@@ -8,11 +8,9 @@ from isthmus.connectors.average_pool import AveragePoolConfig
 from isthmus.connectors.mlp import MlpConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
 from isthmus.connectors.qformer import QFormerConfig
-from isthmus.recipes.blip2_tiny import tiny_stage1
 from isthmus.recipes.bundled import READER
 from isthmus.recipes.quickstart import stage
 from isthmus.recipes.shelf import arms
-from isthmus.train.stage import Stage
 
 ARMS = (
     Arm(name="mlp", replace=(("model.connector", MlpConfig(depth=2)),)),
@@ -21,17 +19,6 @@ ARMS = (
     Arm(name="q-former", replace=(("model.connector", QFormerConfig(num_queries=36, dropout=0.0, **READER)),)),
 )
 """144 tokens without compression, and three ways to 36 tokens."""
-
-
-def aligned(base: Stage, steps: int) -> Arm:
-    """The study's Q-Former once more, started from `steps` of BLIP-2's first stage on the base stage's encoder."""
-    fresh = next(value for arm in ARMS if arm.name == "q-former" for _, value in arm.replace)
-    assert isinstance(fresh, QFormerConfig)
-    first = tiny_stage1()
-    connector = replace(fresh, text=True, embedding=64)
-    model = replace(first.model, encoder=base.model.encoder, connector=connector)
-    stage = replace(first, name="blip2/tiny-stage1", model=model, steps=steps, save_every=steps)
-    return Arm(name="q-former, aligned", replace=(("model.connector", fresh),), before=(stage,))
 
 
 def quickstart() -> Study:
@@ -62,21 +49,18 @@ def quickstart() -> Study:
 
 
 def readme() -> Study:
-    """The quickstart, longer, with five seeds, more questions, an aligned Q-Former and a text-only arm.
+    """The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.
 
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
-        arms: as in the study `quickstart`, and the Q-Former after BLIP-2's first stage, arXiv:2301.12597, section 3.2:
-            the stage `blip2/tiny-stage1` on the study's eye, 120 steps, which the arm has more than the others
+        arms: as in the study `quickstart`
         name, base.steps, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
-    base = replace(stage(), steps=160, save_every=160, validate_every=40)
     return replace(
         quickstart(),
         name="readme",
-        base=base,
-        arms=(*ARMS, aligned(base, steps=120)),
+        base=replace(stage(), steps=160, save_every=160, validate_every=40),
         seeds=(1, 2, 3, 4, 5),
         tune_fraction=0.5,
         items_per_task=100,
