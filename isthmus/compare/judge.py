@@ -38,6 +38,7 @@ def judge(results: Results) -> Verdict:
             *_leader(results, ranked, comparisons),
             *_sight(results, ranked[0].arm),
             *_others(ranked, comparisons),
+            *_unseeing(results, [verdict.arm for verdict in ranked[1:]]),
             *_real(results, ranked[0].arm),
             *(_effect(effect, results.margin) for effect in effects),
         ),
@@ -119,12 +120,24 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
             "within the margin": "equal within the margin",
             "not converged": f"not converged ({verdict.rise} over the last fifth of training), so not judged",
         }[comparison.word]
+        if comparison.word == "not separable" and difference.excludes_zero:
+            said += f" once all pairs are counted (p {comparison.p_holm:.2f} after Holm)"
         lines.append(f"{verdict.arm}: {points(verdict.accuracy.mean)}%, {said} ({behind}).")
     if not ranked[0].converged:
         lines.insert(
             0, f"{best} itself is not converged ({ranked[0].rise} over the last fifth): more steps would help."
         )
     return lines
+
+
+def _unseeing(results: Results, arms: Sequence[str]) -> list[str]:
+    """The arms besides the best that may as well be blind."""
+    gaps = {arm: gap[1] for arm in arms if (gap := blind_gap(results, arm, results.headline)) is not None}
+    blind = [arm for arm, gap in gaps.items() if gap.low <= 0.0]
+    if not blind:
+        return []
+    leads = ", ".join(f"{points(gaps[arm].mean, True)}" for arm in blind)
+    return [f"Not shown to see at all: {_joined(blind)} ({leads} points against the higher blind control)."]
 
 
 def passed_real_tasks(results: Results, arm: str) -> list[str]:

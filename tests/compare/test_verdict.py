@@ -50,7 +50,24 @@ def test_holm_takes_back_what_many_pairs_would_find_by_chance() -> None:
     assert paired(dict(enumerate(pair["b"])), dict(enumerate(pair["a"]))).excludes_zero
     assert words(with_arms(pair)) == {("b", "a"): "better"}
     crowd = {f"x{k}": [0.5 + 0.003 * k, 0.51 - 0.002 * k, 0.50] for k in range(4)}
-    assert words(with_arms({**pair, **crowd}))["b", "a"] == "not separable"
+    crowded = with_arms({**pair, **crowd})
+    assert words(crowded)["b", "a"] == "not separable"
+    assert any(line.startswith("a: ") and "once all pairs are counted (p 0." in line for line in judge(crowded).lines)
+
+
+def test_arms_that_may_as_well_be_blind_are_named() -> None:
+    results = fake_results()
+    seeing = [line for line in judge(results).lines if line.startswith("Not shown to see at all")]
+    assert seeing == []
+    jobs = tuple(
+        replace(job, scores={"none": dict.fromkeys(HEADLINE, 0.2), "mean-image": dict.fromkeys(HEADLINE, 0.2)})
+        if job.arm == "q-former" and job.kind == "final"
+        else job
+        for job in results.jobs
+    )
+    said = [line for line in judge(replace(results, jobs=jobs)).lines if line.startswith("Not shown to see at all")]
+    assert len(said) == 1
+    assert said[0].startswith("Not shown to see at all: q-former (")
 
 
 def test_one_seed_separates_nothing() -> None:
