@@ -197,7 +197,7 @@ class Export:
     run: Positional[Path]
     """A run folder."""
     to: str
-    """llava, llava-next, blip2, instructblip, internvl or idefics2."""
+    """llava, vipllava (for a tower with its last norm), llava-next, blip2, instructblip, internvl or idefics2."""
     out: Path
     """The folder to write."""
     images: tuple[Path, ...] = ()

@@ -1,4 +1,4 @@
-"""A trained model of ours as a model of a native class, and why a model cannot be one.
+"""A trained model of ours as a model of a native class.
 
 The native model shares our weights: nothing is copied but what has to have another shape.
 """
@@ -11,22 +11,27 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
-from isthmus.connectors.arrange import Anyres, Concatenate
+from isthmus.connectors import Idefics2Config, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.idefics2 import IDEFICS2_KEYS
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.connectors.qformer_keys import BLIP2_NATIVE, INSTRUCTBLIP_NATIVE, below
-from isthmus.data.prompts import Bounded, QuestionAnswer
-from isthmus.encoders.tiles import AnyresTiles, OneView
-from isthmus.encoders.towers import FAMILIES, patch_size, read_config
-from isthmus.encoders.vision import VisionEncoder, VisionTower
+from isthmus.encoders.tiles import AnyresTiles
+from isthmus.encoders.towers import FAMILIES, patch_size
+from isthmus.encoders.vision import VisionTower
 from isthmus.exchange.key_maps import INTERNVL_NATIVE, TWO_LINEAR
+from isthmus.exchange.misfits import (
+    ACTIVATIONS,
+    blip_lacks,
+    idefics2_lacks,
+    instructblip_lacks,
+    internvl_lacks,
+    llava_lacks,
+    llava_next_lacks,
+    vipllava_lacks,
+)
 from isthmus.exchange.processors import blip_processor, idefics2_processor, llava_processor
 from isthmus.exchange.towers import whole_tower
-from isthmus.llms import CausalLM
-from isthmus.llms.base import read_config as read_llm_config
 from isthmus.model import Model, VisionLanguageModel
-from isthmus.weights import resolve_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,113 +49,6 @@ class Goal:
     """Whether the processor keeps a chat template."""
     pads: bool = True
     """Whether the processor pads questions of unequal length rightly."""
-
-
-def _llava_lacks(model: Model) -> str:
-    if not isinstance(model.connector, MlpConfig) or model.connector.depth != 2:
-        return f"Llava's connector is MlpConfig(depth=2), this is {_named(model.connector)}"
-    return _in_place_lacks(model) or _one_view_lacks(model)
-
-
-def _llava_next_lacks(model: Model) -> str:
-    encoder, arrange = model.encoder, model.arrange
-    if not isinstance(model.connector, MlpConfig) or model.connector.depth != 2:
-        return f"LlavaNext's connector is MlpConfig(depth=2), this is {_named(model.connector)}"
-    if not isinstance(encoder, VisionEncoder) or not isinstance(encoder.tiles, AnyresTiles) or not encoder.tiles.whole:
-        return "LlavaNext cuts images by AnyresTiles(whole=True)"
-    if not isinstance(arrange, Anyres) or not (arrange.unpad and arrange.newline) or arrange.max_tiles is not None:
-        return f"LlavaNext's arrangement is Anyres(unpad=True, newline=True, digits=7), this is {_named(arrange)}"
-    if encoder.fit != "squash":
-        return f"LlavaNext squashes the whole image, this encoder's fit is {encoder.fit!r}"
-    return _in_place_lacks(model)
-
-
-def _blip_lacks(model: Model) -> str:
-    wanted = "Blip2's connector is QFormerConfig(text=False)"
-    if not isinstance(model.connector, QFormerConfig) or model.connector.text or model.connector.embedding:
-        return f"{wanted}, this is {_named(model.connector)}"
-    return _eva_lacks(model, model.connector)
-
-
-def _instructblip_lacks(model: Model) -> str:
-    if not isinstance(model.connector, InstructQFormerConfig):
-        return f"InstructBlip's connector is InstructQFormerConfig, this is {_named(model.connector)}"
-    if model.prompt != QuestionAnswer(question="{}"):
-        return "InstructBlip gives its Q-Former the language model's prompt: prompt=QuestionAnswer(question='{}')"
-    return _eva_lacks(model, model.connector.qformer)
-
-
-def _eva_lacks(model: Model, connector: QFormerConfig) -> str:
-    encoder = model.encoder
-    if model.placement != "before-bos":
-        return "Blip2 and InstructBlip put visual tokens in front of the text: placement='before-bos'"
-    family = _family(model)
-    if family != "blip_2_vision_model":
-        return f"Blip2 and InstructBlip hold EVA's tower alone (blip_2_vision_model), this is {family!r}"
-    if not isinstance(encoder, VisionEncoder) or not encoder.class_token or encoder.final_norm:
-        return "Blip2 and InstructBlip keep the class token and norm inside the connector"
-    return _one_view_lacks(model)
-
-
-def _internvl_lacks(model: Model) -> str:
-    connector = model.connector
-    if not isinstance(connector, PixelShuffleConfig) or connector.order != "v2":
-        return f"InternVL's connector is PixelShuffleConfig(order='v2'), this is {_named(connector)}"
-    family = _family(model)
-    if family != "internvl_vision":
-        return f"InternVL holds InternViT alone (internvl_vision), this is {family!r}"
-    return _in_place_lacks(model) or _one_view_lacks(model)
-
-
-def _idefics2_lacks(model: Model) -> str:
-    if not isinstance(model.connector, Idefics2Config):
-        return f"Idefics2's connector is Idefics2Config, this is {_named(model.connector)}"
-    if not isinstance(model.prompt, Bounded) or model.prompt.before != model.prompt.after:
-        return "Idefics2 writes one token before and after every image: prompt=Bounded(style=...)"
-    encoder = model.encoder
-    if _family(model) != "siglip_vision_model" or not isinstance(encoder, VisionEncoder) or not encoder.final_norm:
-        return f"Idefics2 holds SigLIP's tower with its final norm (final_norm=True), this is {_family(model)!r}"
-    if encoder.fit != "squash":
-        return f"images come to Idefics2 squashed, this encoder's fit is {encoder.fit!r}"
-    return _in_place_lacks(model, normed=True) or _one_view_lacks(model) or _gated_lacks(model, model.connector)
-
-
-def _gated_lacks(model: Model, connector: Idefics2Config) -> str:
-    """Idefics2 takes two settings of its connector from its language model."""
-    assert model.llm is not None
-    llm = read_llm_config(resolve_model(model.llm.name))
-    wanted = (llm.intermediate_size, llm.hidden_act)
-    if (connector.project_width, _ACTIVATIONS[connector.project_activation]) != wanted:
-        return f"Idefics2's gated MLP has the inner width and activation of its language model, {wanted}"
-    return ""
-
-
-def _in_place_lacks(model: Model, *, normed: bool = False) -> str:
-    encoder = model.encoder
-    if model.placement != "in-place" or not isinstance(model.llm, CausalLM):
-        return "the class puts visual tokens in place of the mark, before a causal language model"
-    if not isinstance(encoder, VisionEncoder) or encoder.class_token or len(encoder.layers) != 1:
-        return "the class reads the patches of one layer of one vision tower"
-    if encoder.final_norm and not normed and _family(model) != "internvl_vision":
-        return "the class reads a layer before the tower's final norm (final_norm=False)"
-    return ""
-
-
-def _one_view_lacks(model: Model) -> str:
-    if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, OneView):
-        return "the class sees one view of an image"
-    if not isinstance(model.arrange, Concatenate):
-        return f"the class has no arrangement such as {_named(model.arrange)}"
-    return ""
-
-
-def _family(model: Model) -> str:
-    encoder = model.encoder
-    return str(read_config(resolve_model(encoder.name)).model_type) if isinstance(encoder, VisionEncoder) else ""
-
-
-def _named(config: object) -> str:
-    return type(config).__name__ if not isinstance(config, (MlpConfig, LinearConfig)) else repr(config)
 
 
 def _tower(model: VisionLanguageModel) -> VisionTower:
@@ -214,6 +112,25 @@ def _make_llava(model: VisionLanguageModel, image_id: int) -> Any:
     return _make("LlavaForConditionalGeneration", transformers.LlavaConfig(**shared), parts)
 
 
+def _make_vipllava(model: VisionLanguageModel, image_id: int) -> Any:
+    tower, lm = _tower(model), _lm(model)
+    whole = whole_tower(tower)
+    norm = tower.tower.get_submodule(tower.norm_name).state_dict()
+    config = transformers.VipLlavaConfig(
+        vision_config=whole.config,
+        text_config=lm.config,
+        image_token_index=image_id,
+        vision_feature_layer=-1,
+        projector_layernorm_eps=whole.config.layer_norm_eps,
+        tie_word_embeddings=bool(lm.config.tie_word_embeddings),
+        image_seq_length=model.source.grid.size,
+    )
+    projector = TWO_LINEAR.to_official(model.connector.state_dict())
+    projector |= {f"projector_layernorm.{key}": value for key, value in norm.items()}
+    parts = {"model.vision_tower": whole, "model.multi_modal_projector": projector, **_language(lm)}
+    return _make("VipLlavaForConditionalGeneration", config, parts)
+
+
 def _make_internvl(model: VisionLanguageModel, image_id: int) -> Any:
     tower, lm, connector = _tower(model), _lm(model), model.config.connector
     assert isinstance(connector, PixelShuffleConfig)
@@ -238,7 +155,7 @@ def _make_idefics2(model: VisionLanguageModel, image_id: int) -> Any:
     siglip = whole_tower(tower)
     vision = {key: value for key, value in siglip.config.to_dict().items() if key != "model_type"}
     perceiver = {
-        "hidden_act": _ACTIVATIONS[connector.activation],
+        "hidden_act": ACTIVATIONS[connector.activation],
         "hidden_size": lm.config.hidden_size,
         "rms_norm_eps": connector.norm_eps,
         "resampler_n_latents": connector.num_latents,
@@ -262,9 +179,6 @@ def _make_idefics2(model: VisionLanguageModel, image_id: int) -> Any:
         "lm_head": language["lm_head"],
     }
     return _make("Idefics2ForConditionalGeneration", config, parts)
-
-
-_ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "gelu-tanh": "gelu_pytorch_tanh"}
 
 
 def _make_blip(model: VisionLanguageModel, image_id: int) -> Any:
@@ -327,35 +241,41 @@ def _idefics2_ready(model: VisionLanguageModel, tokenizer: Any) -> Any:
 
 GOALS: dict[str, Goal] = {
     "llava": Goal(
-        class_name="LlavaForConditionalGeneration", lacks=_llava_lacks, make=_make_llava, processor=_llava_ready
+        class_name="LlavaForConditionalGeneration", lacks=llava_lacks, make=_make_llava, processor=_llava_ready
+    ),
+    "vipllava": Goal(
+        class_name="VipLlavaForConditionalGeneration",
+        lacks=vipllava_lacks,
+        make=_make_vipllava,
+        processor=_llava_ready,
     ),
     "llava-next": Goal(
         class_name="LlavaNextForConditionalGeneration",
-        lacks=_llava_next_lacks,
+        lacks=llava_next_lacks,
         make=_make_llava,
         processor=_llava_ready,
     ),
     "blip2": Goal(
         class_name="Blip2ForConditionalGeneration",
-        lacks=_blip_lacks,
+        lacks=blip_lacks,
         make=_make_blip,
         processor=_blip_ready,
         chats=False,
     ),
     "instructblip": Goal(
         class_name="InstructBlipForConditionalGeneration",
-        lacks=_instructblip_lacks,
+        lacks=instructblip_lacks,
         make=_make_blip,
         processor=_blip_ready,
         chats=False,
         pads=False,
     ),
     "internvl": Goal(
-        class_name="InternVLForConditionalGeneration", lacks=_internvl_lacks, make=_make_internvl, processor=None
+        class_name="InternVLForConditionalGeneration", lacks=internvl_lacks, make=_make_internvl, processor=None
     ),
     "idefics2": Goal(
         class_name="Idefics2ForConditionalGeneration",
-        lacks=_idefics2_lacks,
+        lacks=idefics2_lacks,
         make=_make_idefics2,
         processor=_idefics2_ready,
     ),

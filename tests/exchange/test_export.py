@@ -17,10 +17,12 @@ from isthmus.adapters import MARK, Lora
 from isthmus.connectors import AveragePoolConfig, PixelShuffleConfig
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
+from isthmus.encoders import VisionEncoder
 from isthmus.exchange import export, find_goal, import_native
 from isthmus.exchange.certificate import CERTIFICATE_FILE
 from isthmus.exchange.folders import write_run
 from isthmus.model import Model, VisionLanguageModel
+from isthmus.recipes import RECIPES
 from isthmus.runs import Run
 
 BOUNDED = Bounded(style=QuestionAnswer(), before="<unk>", after="<unk>")
@@ -119,6 +121,35 @@ def test_the_image_token_gets_room_and_is_never_written(tmp_path: Path, images: 
     assert said["suppress_tokens"] == [len(table) - 1]
     torch.testing.assert_close(table[-1], table[:-1].mean(dim=0))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["image_token_index"] == len(table) - 1
+
+
+@pytest.mark.parametrize("layer", [-1, -2])
+def test_a_tower_with_its_last_norm_goes_out_with_the_norm_in_the_projector(
+    layer: int, tmp_path: Path, images: list[FileImage]
+) -> None:
+    before = imported("llava", tmp_path)
+    encoder = before.model_config.encoder
+    assert isinstance(encoder, VisionEncoder)
+    normed = replace(before.model_config, encoder=replace(encoder, layers=(layer,), final_norm=True))
+    (tmp_path / "normed").mkdir()
+    write_run(tmp_path / "normed", name="normed", model=normed, tensors=before.weights(), origin="a test")
+    run = Run(tmp_path / "normed")
+    with pytest.raises(ValueError, match=r"final_norm=False\)\. It can go out as 'vipllava'"):
+        export(run, "llava", tmp_path / "out", images=images)
+    export(run, "vipllava", tmp_path / "out", images=images)
+    said = json.loads((tmp_path / "out" / CERTIFICATE_FILE).read_text())
+    assert said["different"] == []
+    assert said["compared"] == ["ids", "logits", "writings", "pixels", "batches"]
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    whole = load_file(tmp_path / "native" / "model.safetensors")
+    for kind in ("weight", "bias"):
+        (norm,) = (value for key, value in whole.items() if key.endswith(f"post_layernorm.{kind}"))
+        (moved,) = (value for key, value in weights.items() if key.endswith(f"projector_layernorm.{kind}"))
+        torch.testing.assert_close(moved, norm)
+
+
+def test_the_first_recipe_has_a_class() -> None:
+    assert find_goal("vipllava", RECIPES["quickstart"]().model).class_name == "VipLlavaForConditionalGeneration"
 
 
 def test_adapters_are_merged(tmp_path: Path, images: list[FileImage]) -> None:

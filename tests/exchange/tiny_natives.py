@@ -15,8 +15,16 @@ IMAGE = "<image>"
 VOCABULARY = 256 + len(SPECIALS) + 1
 IMAGE_ID = VOCABULARY - 1
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": VOCABULARY}
-_VISION = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+VISION = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
 _TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 640}
+PREPROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_center_crop": False,
+    "image_mean": [0.5, 0.4, 0.3],
+    "image_std": [0.3, 0.3, 0.3],
+    "size": {"height": 16, "width": 16},
+    "resample": 3,
+}
 _QFORMER = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 32}
 
 
@@ -43,11 +51,11 @@ def t5() -> Any:
 
 
 def clip(**more: Any) -> Any:
-    return transformers.CLIPVisionConfig(**_VISION, image_size=16, patch_size=4, **more)
+    return transformers.CLIPVisionConfig(**VISION, image_size=16, patch_size=4, **more)
 
 
 def siglip() -> Any:
-    return transformers.SiglipVisionConfig(**_VISION, image_size=16, patch_size=4)
+    return transformers.SiglipVisionConfig(**VISION, image_size=16, patch_size=4)
 
 
 def llava(vision: Any, text: Any, layer: int = -2, strategy: str = "default") -> Any:
@@ -73,7 +81,7 @@ def llava_next() -> Any:
 
 def internvl(layer: int = -1, *, mean_pooling: bool = True) -> Any:
     vision = transformers.InternVLVisionConfig(
-        **_VISION, image_size=16, patch_size=4, use_mean_pooling=mean_pooling, use_qk_norm=True
+        **VISION, image_size=16, patch_size=4, use_mean_pooling=mean_pooling, use_qk_norm=True
     )
     return transformers.InternVLConfig(
         vision_config=vision,
@@ -96,7 +104,7 @@ def perception() -> Any:
 
 def blip2(text: Any) -> Any:
     return transformers.Blip2Config(
-        vision_config=transformers.Blip2VisionConfig(**_VISION, image_size=16, patch_size=4),
+        vision_config=transformers.Blip2VisionConfig(**VISION, image_size=16, patch_size=4),
         qformer_config=transformers.Blip2QFormerConfig(**_QFORMER),
         text_config=text,
         num_query_tokens=5,
@@ -106,7 +114,7 @@ def blip2(text: Any) -> Any:
 
 def instructblip(text: Any) -> Any:
     return transformers.InstructBlipConfig(
-        vision_config=transformers.InstructBlipVisionConfig(**_VISION, image_size=16, patch_size=4),
+        vision_config=transformers.InstructBlipVisionConfig(**VISION, image_size=16, patch_size=4),
         qformer_config=transformers.InstructBlipQFormerConfig(
             **_QFORMER, vocab_size=VOCABULARY + 9, max_position_embeddings=64
         ),
@@ -118,7 +126,7 @@ def instructblip(text: Any) -> Any:
 
 def idefics2() -> Any:
     return transformers.Idefics2Config(
-        vision_config={**_VISION, "image_size": 16, "patch_size": 4},
+        vision_config={**VISION, "image_size": 16, "patch_size": 4},
         perceiver_config={
             "hidden_size": 32,
             "resampler_n_latents": 5,
@@ -166,13 +174,5 @@ def make(class_name: str, config: Any, folder: Path) -> Any:
     tokenizer().save_pretrained(folder)
     if "Instruct" in class_name:
         reader_tokenizer().save_pretrained(folder / "qformer_tokenizer")
-    about = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_center_crop": False,
-        "image_mean": [0.5, 0.4, 0.3],
-        "image_std": [0.3, 0.3, 0.3],
-        "size": {"height": 16, "width": 16},
-        "resample": 3,
-    }
-    (folder / "preprocessor_config.json").write_text(json.dumps(about))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
     return model
