@@ -157,7 +157,7 @@ def test_an_image_without_pixels_is_refused() -> None:
         cost(llava(), image=(0, 5))
 
 
-def test_the_largest_known_architecture_has_the_parameters_of_its_card() -> None:
+def test_the_largest_known_architecture_has_the_parameters_of_its_parts() -> None:
     name = "OpenGVLab/InternVL3-38B-hf"
     tower = VisionEncoder(name=name, image_size=448, layers=(-1,))
     model = Model(encoder=tower, connector=PixelShuffleConfig(factor=2, order="v2"), llm=CausalLM(name=name))
