@@ -90,6 +90,20 @@ def translator_answers(model: T5ForConditionalGeneration, asked: list[Asked]) ->
 
 
 @torch.no_grad()
+def answer_perplexity(model: T5ForConditionalGeneration, asked: list[Asked]) -> float:
+    """Of the encoder-decoder, per token of the answers and their end marks."""
+    total, count = 0.0, 0
+    for at in range(0, len(asked), 32):
+        part = asked[at : at + 32]
+        ids = pad_rows([[*before, said[-1]] for _, before, said, _ in part], 0)
+        labels = pad_rows([said for _, _, said, _ in part], -100)
+        logits = model(input_ids=ids, attention_mask=ids != 0, labels=labels).logits
+        total += float(F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"))
+        count += int((labels != -100).sum())
+    return math.exp(total / count)
+
+
+@torch.no_grad()
 def perplexity(model: LlamaForCausalLM, documents: list[Document], encoder: Encoder) -> float:
     """Per token of the context and its end, after the start mark."""
     total, count = 0.0, 0
@@ -161,6 +175,7 @@ def main() -> None:
         for source in sources:
             asked = questions_of(documents[source], encoder, start=[])
             found[f"translator, {source}"] = translator_answers(translator, asked)
+            found.setdefault("translator, perplexity", {})[source] = answer_perplexity(translator, asked)
     if args.reader:
         for source in (*sources, "textbook"):
             texts = documents[source]

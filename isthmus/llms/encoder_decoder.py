@@ -35,7 +35,7 @@ class EncoderDecoderLM(LLMConfig):
     """An encoder-decoder with T5's layout: T5, Flan-T5, mT5."""
 
     name: str = "bundled/translator"
-    """Name a model of your own: the translator has its training script, but its weights are not bundled yet."""
+    """A folder, hub id or bundled name."""
 
     kind: ClassVar[Kind] = "encoder-decoder"
 
