@@ -137,7 +137,7 @@ def _unseeing(results: Results, arms: Sequence[str]) -> list[str]:
     if not blind:
         return []
     leads = ", ".join(f"{points(gaps[arm].mean, True)}" for arm in blind)
-    return [f"Not shown to see at all: {_joined(blind)} ({leads} points against the higher blind control)."]
+    return [f"Not shown to see: {_joined(blind)} ({leads} points against the higher blind control)."]
 
 
 def passed_real_tasks(results: Results, arm: str) -> list[str]:

@@ -36,7 +36,7 @@ class Arm:
     """Stages trained first, one from the other, with each seed; the arm's own stage starts from the last one's weights.
     They keep their own steps and rates: take them off the arm's own steps for an equal number."""
     rates: tuple[float, ...] = ()
-    """Learning rates tried for this arm in place of the study's: deep connectors want lower ones than an MLP."""
+    """Learning rates tried for this arm in place of the study's: an MLP's may not suit a stack of attention layers."""
 
     def stage(self, base: Stage) -> Stage:
         """The base stage with this arm's changes. Raises ValueError for a path that is no field."""
@@ -140,7 +140,7 @@ class Study:
         both = set(self.seeds) & set(self.tune_seeds)
         if both:
             raise ValueError(f"Study {self.name!r}: the seeds {sorted(both)} would both choose rates and judge arms.")
-        most = max(len(self.tune_rates), *(len(arm.rates) for arm in self.every_arm()))
+        most = max(len(rates) for rates in (self.tune_rates, *(arm.rates for arm in self.every_arm())))
         if not self.tune_rates or (most > 1 and not self.tune_seeds):
             raise ValueError(
                 f"Study {self.name!r} needs `tune_rates`, and `tune_seeds` when there is more than one rate."

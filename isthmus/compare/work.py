@@ -136,13 +136,9 @@ def _samples(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Itera
 def train_before(job: Job, report: Report) -> None:
     """Train the stages that other jobs start from, one from the other."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    start, number = None, 0
-
-    def shown(part: float, words: str) -> None:
-        report((number + part) / len(job.stages), words)
-
-    for number, (stage, folder) in enumerate(zip(job.stages, job.runs, strict=True)):  # noqa: B007 - `shown` reads it
-        run = _train(job, stage, folder, start, shown)
+    start: Path | None = None
+    for number, (stage, folder) in enumerate(zip(job.stages, job.runs, strict=True)):
+        run = _train(job, stage, folder, start, _part_of(report, number, len(job.stages)))
         start = folder
     job.finish(
         JobResult(
@@ -156,6 +152,10 @@ def train_before(job: Job, report: Report) -> None:
             train_core_seconds=_spent(job.folder),
         )
     )
+
+
+def _part_of(report: Report, place: int, of: int) -> Report:
+    return lambda part, words: report((place + part) / of, words)
 
 
 def train_and_ask(job: Job, report: Report) -> None:
