@@ -88,7 +88,7 @@ SIZED: dict[str, ConnectorConfig] = {
 
 _SEVERAL_LAYERS = ("model.encoder.layers", EYE_LAYERS)
 NEEDS: dict[str, tuple[tuple[str, Any], ...]] = {
-    "identity": (("train", ("llm",)), ("optimizer.rates", (("llm", 1e-4),))),
+    "identity": (("train", ("llm",)),),
     "channel-concat": (_SEVERAL_LAYERS,),
     "token-packer": (_SEVERAL_LAYERS,),
     "qwen3-vl": (_SEVERAL_LAYERS, ("model.arrange", Levels(layers=(1, 2)))),
@@ -96,13 +96,16 @@ NEEDS: dict[str, tuple[tuple[str, Any], ...]] = {
 }
 """What an arm changes besides its connector: the identity has nothing to learn, so the language model does."""
 
+RATES = {"identity": (1e-4,)}
+"""Rates tried in place of the study's: a pretrained language model takes far lower ones than a new connector."""
+
 
 def arm(name: str) -> Arm:
     """The arm of one connector by its name. Raises ValueError for a name that is not in CONNECTORS."""
     if name not in CONNECTORS:
         raise ValueError(f"Unknown connector {name!r}.{did_you_mean(name, CONNECTORS)} See isthmus list.")
     config = SIZED[name] if name in SIZED else CONNECTORS[name]()
-    return Arm(name=name, replace=(("model.connector", config), *NEEDS.get(name, ())))
+    return Arm(name=name, replace=(("model.connector", config), *NEEDS.get(name, ())), rates=RATES.get(name, ()))
 
 
 def arms(names: Iterable[str]) -> tuple[Arm, ...]:

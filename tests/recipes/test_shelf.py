@@ -37,7 +37,7 @@ def test_arms_differ_in_what_they_need_alone() -> None:
     for one in study.arms:
         stage = one.stage(base)
         changed = {path for path, _ in one.replace}
-        assert changed <= {"model.connector", "model.encoder.layers", "model.arrange", "train", "optimizer.rates"}
+        assert changed <= {"model.connector", "model.encoder.layers", "model.arrange", "train"}
         same = replace(stage.model, connector=base.model.connector, encoder=base.model.encoder)
         assert replace(same, arrange=base.model.arrange) == base.model
         assert (stage.steps, stage.data, stage.batch_size) == (base.steps, base.data, base.batch_size)
