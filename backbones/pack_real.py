@@ -10,15 +10,14 @@ import io
 import json
 import random
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from isthmus.data.sources.nlvr import ORDERS
+from isthmus.data.sources.packed import Row, write_packed
 from isthmus.data.sources.wordings import clear_kind
 
 SIDE = 128
@@ -26,43 +25,11 @@ SIDE_WITH_QUESTIONS = 192
 QUALITY = 58
 DESCRIPTION_CHARS = 280
 COLOURS = {"yellow": "yellow", "black": "black", "#0099ff": "blue"}
-Row = dict[str, Any]
-
-
-class Pack:
-    """An archive of stored (uncompressed) members whose places are known."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
-        self._names: list[str] = []
-
-    def add(self, name: str, content: bytes) -> None:
-        """Append one member, dated 1980 so that two packings are equal."""
-        self._zip.writestr(zipfile.ZipInfo(name), content)
-        self._names.append(name)
-
-    def close(self) -> dict[str, tuple[int, int]]:
-        """Offset and size of the bytes of every member."""
-        self._zip.close()
-        places = {}
-        with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as raw:
-            for info in archive.infolist():
-                raw.seek(info.header_offset + 26)
-                lengths = int.from_bytes(raw.read(2), "little") + int.from_bytes(raw.read(2), "little")
-                places[info.filename] = (info.header_offset + 30 + lengths, info.file_size)
-        return places
 
 
 def read_lines(path: Path) -> list[Row]:
     """The objects of a JSON lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def write_lines(path: Path, rows: list[Row]) -> None:
-    """One compact object a line."""
-    lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
-    path.write_text("".join(lines), encoding="utf-8")
 
 
 def clipped(description: str, short: str) -> str:
@@ -84,39 +51,37 @@ def small_webp(path: Path, side: int) -> bytes:
     return out.getvalue()
 
 
+def exact_webp(path: Path) -> bytes:
+    """The image as WebP, with every pixel as it was."""
+    out = io.BytesIO()
+    Image.open(path).convert("RGB").save(out, "WEBP", lossless=True, quality=90, method=5, exact=True)
+    return out.getvalue()
+
+
 def pack_textbook(source: Path, folder: Path, num_train: int) -> None:
     """All val and test figures, and of train those with questions or a clear kind first, then others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pack = Pack(folder / "images.zip")
-    kept: dict[str, list[Row]] = {}
+    packed: list[tuple[Row, bytes]] = []
     for split in ("train", "val", "test"):
-        asked = read_lines(source / f"figure_qa_{split}.jsonl")
-        with_questions = {row["image_id"] for row in asked}
+        asked: dict[str, list[Row]] = {}
+        for row in read_lines(source / f"figure_qa_{split}.jsonl"):
+            asked.setdefault(row["image_id"], []).append({name: row[name] for name in ("task", "question", "answers")})
         rows = read_lines(source / f"{split}.jsonl")
         random.Random(f"textbook {split}").shuffle(rows)
         if split == "train":
-            rows.sort(key=lambda row: (row["id"] not in with_questions) + (not clear_kind(row["kind"], row["type"])))
+            rows.sort(key=lambda row: (row["id"] not in asked) + (not clear_kind(row["kind"], row["type"])))
             rows = rows[:num_train]
-        names = {row["id"] for row in rows}
         for row in rows:
-            side = SIDE_WITH_QUESTIONS if row["id"] in with_questions else SIDE
-            pack.add(f"{row['id']}.webp", small_webp(source / row["image"], side))
-        kept[split] = rows
-        fields = ("id", "image_id", "task", "question", "answers")
-        questions = [{name: row[name] for name in fields} for row in asked if row["image_id"] in names]
-        write_lines(folder / f"figure_qa_{split}.jsonl", questions)
-    places = pack.close()
-    for split, rows in kept.items():
-        write_lines(folder / f"{split}.jsonl", [textbook_row(row, *places[f"{row['id']}.webp"]) for row in rows])
+            side = SIDE_WITH_QUESTIONS if row["id"] in asked else SIDE
+            packed.append((textbook_row(row, split, asked.get(row["id"], [])), small_webp(source / row["image"], side)))
+    write_packed(folder, packed)
 
 
-def textbook_row(row: Row, offset: int, size: int) -> Row:
+def textbook_row(row: Row, split: str, questions: list[Row]) -> Row:
     """What the library and the licence need of one figure."""
     assert row["description"].startswith(row["short"])
     return {
         "id": row["id"],
-        "offset": offset,
-        "bytes": size,
+        "split": split,
         "kind": row["kind"],
         "type": row["type"],
         "book": row["book"],
@@ -124,13 +89,12 @@ def textbook_row(row: Row, offset: int, size: int) -> Row:
         "description": clipped(row["description"], row["short"]),
         "credit": row["credit"],
         "source_path": row["source_path"],
+        "questions": questions,
     }
 
 
 def pack_nlvr(source: Path, folder: Path) -> None:
     """Permutation 0 of every example; the others are the same three boxes in another order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    pack = Pack(folder / "images.zip")
     dev, public = (read_lines(source / f"official_{part}.jsonl") for part in ("dev", "test"))
     groups = sorted({group(row) for row in public})
     random.Random("nlvr halves").shuffle(groups)
@@ -140,13 +104,12 @@ def pack_nlvr(source: Path, folder: Path) -> None:
         "val": [row for row in public if group(row) in val],
         "test": [row for row in public if group(row) not in val],
     }
-    for rows in splits.values():
+    packed: list[tuple[Row, bytes]] = []
+    for split, rows in splits.items():
         for row in rows:
             check_orders(source, row)
-            pack.add(f"{row['id']}.png", (source / row["images"][0]).read_bytes())
-    places = pack.close()
-    for split, rows in splits.items():
-        write_lines(folder / f"{split}.jsonl", [nlvr_row(row, *places[f"{row['id']}.png"]) for row in rows])
+            packed.append((nlvr_row(row, split), exact_webp(source / row["images"][0])))
+    write_packed(folder, packed)
 
 
 def group(row: Row) -> str:
@@ -167,7 +130,7 @@ def check_orders(source: Path, row: Row) -> None:
             assert (wanted != came).any(axis=-1).sum() <= 4, (row["id"], order)
 
 
-def nlvr_row(row: Row, offset: int, size: int) -> Row:
+def nlvr_row(row: Row, split: str) -> Row:
     """Sentence, label and objects (x, y, shape, colour, side) of one example."""
     boxes = [
         [[item["x"], item["y"], item["type"], COLOURS[item["color"].lower()], item["size"]] for item in box]
@@ -175,8 +138,7 @@ def nlvr_row(row: Row, offset: int, size: int) -> Row:
     ]
     return {
         "id": row["id"],
-        "offset": offset,
-        "bytes": size,
+        "split": split,
         "sentence": row["sentence"],
         "label": row["label"],
         "boxes": boxes,

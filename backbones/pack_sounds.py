@@ -8,15 +8,49 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
+import zipfile
 from pathlib import Path
 
 import av
 
 from backbones.ear_sounds import HELD_OUT
-from backbones.pack_real import Pack, Row, read_lines, write_lines
+from backbones.pack_real import read_lines
+from isthmus.data.sources.packed import Row
 
 EXAMPLE_TAKE = 7
 """The take of a test speaker that lies beside the archive as files, one for each digit."""
+
+
+class Pack:
+    """An archive of stored (uncompressed) members whose places are known."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._zip = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED)
+        self._names: list[str] = []
+
+    def add(self, name: str, content: bytes) -> None:
+        """Append one member, dated 1980 so that two packings are equal."""
+        self._zip.writestr(zipfile.ZipInfo(name), content)
+        self._names.append(name)
+
+    def close(self) -> dict[str, tuple[int, int]]:
+        """Offset and size of the bytes of every member."""
+        self._zip.close()
+        places = {}
+        with zipfile.ZipFile(self.path) as archive, self.path.open("rb") as raw:
+            for info in archive.infolist():
+                raw.seek(info.header_offset + 26)
+                lengths = int.from_bytes(raw.read(2), "little") + int.from_bytes(raw.read(2), "little")
+                places[info.filename] = (info.header_offset + 30 + lengths, info.file_size)
+        return places
+
+
+def write_lines(path: Path, rows: list[Row]) -> None:
+    """One compact object a line."""
+    lines = (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def flac(path: Path) -> bytes:

@@ -19,7 +19,7 @@ from backbones.budget import Budget, Log, Means
 from backbones.documents import Library
 from backbones.optimise import Both
 from backbones.real import read_figures, read_nlvr
-from backbones.saving import save_bf16
+from backbones.saving import save_bf16, save_tokenizer
 from backbones.word_pieces import SPECIALS, train_word_pieces
 
 VOCABULARY, LONGEST = 2_500, 96
@@ -98,9 +98,9 @@ def main() -> None:
         if budget.elapsed() - saved > 120 or budget.over():
             saved = budget.elapsed()
             save_bf16(model, args.out)
-            tokenizer.save_pretrained(str(args.out))
+            save_tokenizer(tokenizer, args.out)
     save_bf16(model, args.out)
-    tokenizer.save_pretrained(str(args.out))
+    save_tokenizer(tokenizer, args.out)
 
 
 if __name__ == "__main__":

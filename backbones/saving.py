@@ -1,4 +1,4 @@
-"""Save a model as bfloat16 safetensors in the ordinary transformers folder."""
+"""Save a model as bfloat16 safetensors, and a tokenizer, in the ordinary transformers folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def save_bf16(model: PreTrainedModel, folder: Path) -> None:
@@ -16,3 +16,9 @@ def save_bf16(model: PreTrainedModel, folder: Path) -> None:
     half.config._attn_implementation = None
     half.save_pretrained(str(folder))
     (folder / "model.safetensors").chmod(0o644)
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """The tokenizer's files; `tokenizer.json` without white space, which is more than half of it."""
+    tokenizer.save_pretrained(str(folder))
+    (folder / "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str(pretty=False), encoding="utf-8")

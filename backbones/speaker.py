@@ -22,7 +22,7 @@ from backbones.hints import HintHeads, Placed
 from backbones.lookup_start import start_heads
 from backbones.optimise import Both
 from backbones.real import read_figures, read_nlvr
-from backbones.saving import save_bf16
+from backbones.saving import save_bf16, save_tokenizer
 from backbones.sequences import Encoder, Sequence, pad
 from backbones.speaker_tokenizer import train_pieces
 from isthmus.data.sources.world.words import WORDS
@@ -164,7 +164,7 @@ def draw_batches(library: Library, encoder: Encoder, *, progress: float, tokens:
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """An ordinary transformers folder."""
     save_bf16(model, out)
-    tokenizer.save_pretrained(str(out))
+    save_tokenizer(tokenizer, out)
 
 
 def share_gradients(modules: list[nn.Module]) -> None:

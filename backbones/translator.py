@@ -24,7 +24,7 @@ from backbones.hints import Hint, HintHeads
 from backbones.lookup_start import start_encoder_heads
 from backbones.optimise import Both
 from backbones.real import read_figures, read_nlvr
-from backbones.saving import save_bf16
+from backbones.saving import save_bf16, save_tokenizer
 from backbones.sequences import FREE, Encoder
 
 LONGEST = 160
@@ -188,7 +188,7 @@ def draw_batches(library: Library, encoder: Encoder, *, progress: float, tokens:
 def save(model: T5ForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """An ordinary transformers folder."""
     save_bf16(model, out)
-    tokenizer.save_pretrained(str(out))
+    save_tokenizer(tokenizer, out)
 
 
 def main() -> None:

@@ -33,4 +33,5 @@ def test_everything_bundled_is_small() -> None:
 
     assert size(BUNDLED / "ear") < 2_000_000
     assert size(BUNDLED) < 60_000_000
+    assert size(BUNDLED) - size(BUNDLED / "ear") - size(BUNDLED / "digits") < 45_000_000
     assert "Licence" in (BUNDLED / "ear" / "README.md").read_text()

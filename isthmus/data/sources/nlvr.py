@@ -5,7 +5,6 @@ The official dev part is `train`; halves of the official public test part are `v
 an example's three boxes are six samples of one split.
 """
 
-import json
 import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +18,7 @@ from isthmus.data.images import PackedImage, content_key
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 from isthmus.data.sources.base import Dataset, SourceConfig, checked
 from isthmus.data.sources.boxes import Boxes, Thing, ask_boxes
+from isthmus.data.sources.packed import read_packed
 from isthmus.data.sources.wordings import YES_NO, truth_question
 
 FOLDER = Path(__file__).parents[2] / "bundled" / "nlvr"
@@ -85,13 +85,13 @@ def _examples(split: str, folder: Path) -> tuple[_Example, ...]:
     if split not in get_args(NlvrSplit):
         raise ValueError(f"A split of NlvrBoxes is one of {get_args(NlvrSplit)}, got {split!r}.")
     examples = []
-    for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row, packed in read_packed(folder):
+        if row["split"] != split:
+            continue
         boxes = tuple(
             tuple(Thing(x=x, y=y, shape=shape, colour=colour, side=side) for x, y, shape, colour, side in box)
             for box in row["boxes"]
         )
-        packed = PackedImage(archive=str(folder / "images.zip"), offset=row["offset"], size=row["bytes"])
         examples.append(
             _Example(id=row["id"], sentence=row["sentence"], label=row["label"], boxes=boxes, packed=packed)
         )

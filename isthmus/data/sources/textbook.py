@@ -4,7 +4,6 @@ Source: OpenStax, Rice University (CC BY 4.0); `bundled/textbook/README.md` list
 The splits are by book section, as they came.
 """
 
-import json
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 from isthmus.data.images import PackedImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 from isthmus.data.sources.base import Dataset, SourceConfig, checked
+from isthmus.data.sources.packed import read_packed
 from isthmus.data.sources.wordings import (
     DESCRIBE,
     KIND_QUESTION,
@@ -46,15 +46,15 @@ class _Figure:
     reading: tuple[tuple[str, tuple[str, ...]], ...]
 
 
-def _figure(row: dict[str, Any], reading: tuple[tuple[str, tuple[str, ...]], ...], archive: str) -> _Figure:
+def _figure(row: dict[str, Any], image: PackedImage) -> _Figure:
     return _Figure(
         id=row["id"],
-        image=PackedImage(archive=archive, offset=row["offset"], size=row["bytes"]),
+        image=image,
         short=row["description"][: row["short_chars"]],
         kind=clear_kind(row["kind"], row["type"]),
         subject=SUBJECT_OF_BOOK[row["book"]],
         credit=row["credit"],
-        reading=reading,
+        reading=tuple((asked["question"], tuple(asked["answers"])) for asked in row["questions"]),
     )
 
 
@@ -62,13 +62,7 @@ def _figure(row: dict[str, Any], reading: tuple[tuple[str, tuple[str, ...]], ...
 def _figures(split: str, folder: Path) -> tuple[_Figure, ...]:
     if split not in get_args(TextbookSplit):
         raise ValueError(f"A split of Textbook is one of {get_args(TextbookSplit)}, got {split!r}.")
-    reading: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
-    for line in (folder / f"figure_qa_{split}.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        reading.setdefault(row["image_id"], []).append((row["question"], tuple(row["answers"])))
-    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
-    archive = str(folder / "images.zip")
-    return tuple(_figure(row, tuple(reading.get(row["id"], ())), archive) for row in rows)
+    return tuple(_figure(row, image) for row, image in read_packed(folder) if row["split"] == split)
 
 
 def _asked(figure: _Figure, task: str) -> list[tuple[str, str]]:

@@ -1,19 +1,20 @@
 """The packed textbook figures: splits, credits, tasks, questions."""
 
-import json
 import re
+from typing import Any
 
 import pytest
 
 from isthmus.data.sources import Textbook
+from isthmus.data.sources.packed import read_packed
 from isthmus.data.sources.textbook import FOLDER, questions
 from isthmus.data.sources.wordings import KINDS, SUBJECT_OF_BOOK, SUBJECTS, clear_kind
 
 SPLITS = ("train", "val", "test")
 
 
-def rows(name: str) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+def rows(name: str) -> list[dict[str, Any]]:
+    return [row for row, _ in read_packed(FOLDER) if row["split"] == name]
 
 
 def test_splits_credits_and_size() -> None:
@@ -25,7 +26,7 @@ def test_splits_credits_and_size() -> None:
     assert sum(bool(row["credit"]) for row in figures["train"]) > 1_000
     assert "CC BY 4.0" in (FOLDER / "LICENSE").read_text()
     bundled = (FOLDER, FOLDER.parent / "nlvr")
-    assert sum(path.stat().st_size for folder in bundled for path in folder.iterdir()) < 11_000_000
+    assert sum(path.stat().st_size for folder in bundled for path in folder.iterdir()) < 8_000_000
 
 
 def test_every_tenth_picture_opens_at_its_size() -> None:
