@@ -132,7 +132,7 @@ class FileImage:
 
 @dataclass(frozen=True, kw_only=True)
 class PackedImage:
-    """The image whose `size` bytes start at `offset` of a file that holds many, a tar or zip, say: one seek, one read."""
+    """The image whose `size` bytes start at `offset` of a file that holds many (a tar or zip, say): one read."""
 
     archive: str
     offset: int
