@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from isthmus.connectors import QFormerConfig, QLlamaConfig
-from isthmus.encoders import EncoderConfig, VideoEncoder, VisionEncoder
+from isthmus.encoders import EncoderConfig, StackedVisionEncoder, VideoEncoder, VisionEncoder
 from isthmus.model import Model
 
 FOLDER = Path(__file__).parent / "known"
@@ -39,7 +39,7 @@ def offline(model: Model) -> Model:
 def _known(encoder: EncoderConfig) -> EncoderConfig:
     if isinstance(encoder, VisionEncoder):
         return replace(encoder, name=local_name(encoder.name))
-    if isinstance(encoder, VideoEncoder):
+    if isinstance(encoder, (VideoEncoder, StackedVisionEncoder)):
         return replace(encoder, tower=replace(encoder.tower, name=local_name(encoder.tower.name)))
     return encoder
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isthmus.adapters import MARK, Lora, add_lora
 from isthmus.connectors import ConnectorConfig
-from isthmus.encoders import EncoderConfig, VisionEncoder
+from isthmus.encoders import EncoderConfig, StackedVisionEncoder, VisionEncoder
 from isthmus.features import Features, FeatureShape, LLMShape
 from isthmus.llms import LLMConfig
 from isthmus.measure.cost import Cost, PartCost, cost
@@ -122,8 +122,12 @@ def _connector_activations(
 def tower_activations(encoder: EncoderConfig, views: int) -> int:
     """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk.
 
-    Other encoders than vision towers are not counted.
+    Crops that are added inside the encoder hold the blocks they pass. Other encoders than these are not counted.
     """
+    if isinstance(encoder, StackedVisionEncoder):
+        blocks = int(encoder.tower.trimmed().num_hidden_layers)
+        crops = encoder.groups * encoder.start_block / blocks
+        return round(views * (1 + crops) * tower_activations(encoder.tower, 1))
     if not isinstance(encoder, VisionEncoder):
         return 0
     tower, options = encoder.skeleton()

@@ -188,6 +188,16 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "l_stage2",
         "Instruct: DeepStack-L, the MLP and the language model on 665k conversations; the encoder stands still.",
     ),
+    "deepstack/v/stage1": Recipe(
+        "deepstack",
+        "v_stage1",
+        "Align: DeepStack-V from the start, the MLP alone on 558k captioned images.",
+    ),
+    "deepstack/v/stage2": Recipe(
+        "deepstack",
+        "v_stage2",
+        "Instruct: DeepStack-V, encoder, MLP and language model on 665k conversations.",
+    ),
     "deepstack/hd/sft": Recipe(
         "deepstack",
         "hd_sft",

@@ -9,7 +9,6 @@ from typing import Any
 
 from isthmus.branches import Branch
 from isthmus.connectors import ConnectorConfig
-from isthmus.connectors.arrange import ArrangementConfig, DeepStack
 from isthmus.connectors.audio_qformer import AudioQFormerConfig
 from isthmus.connectors.average_pool import AveragePoolConfig
 from isthmus.connectors.c_abstractor import CAbstractorConfig
@@ -20,7 +19,7 @@ from isthmus.connectors.qwen_vl import QwenVlConfig
 from isthmus.connectors.video_qformer import VideoQFormerConfig
 from isthmus.data.prompts import Bounded, ChatTemplate, PromptStyle, QuestionAnswer
 from isthmus.data.sources import Source, SourceConfig, WorldCaptions, WorldChat
-from isthmus.encoders import AudioEncoder, EncoderConfig, VideoEncoder, VisionEncoder
+from isthmus.encoders import AudioEncoder, EncoderConfig, StackedVisionEncoder, VideoEncoder, VisionEncoder
 from isthmus.llms import CausalLM
 from isthmus.llms.base import LLMConfig
 from isthmus.train.stage import Cosine, Stage
@@ -74,7 +73,6 @@ def on_bundled(
             model,
             encoder=small_encoder(model.encoder, ear),
             connector=connector,
-            arrange=small_arrange(model.arrange),
             llm=None if model.llm is None else small_llm(model.llm, translator),
             prompt=small_prompt(model.prompt),
             captions=replace(model.captions, max_tokens=64),
@@ -97,13 +95,20 @@ def on_bundled(
 
 
 def small_encoder(encoder: EncoderConfig, ear: str) -> EncoderConfig:
-    """The bundled eye for any tower, the ear for any audio tower; layers, class token, fit and tiles stay."""
+    """The bundled eye for any tower, the ear for any audio tower; layers, class token, fit and tiles stay.
+
+    Crops that are added inside the encoder are so from its second block on: it has six.
+    """
     if isinstance(encoder, VideoEncoder):
         tower = small_encoder(encoder.tower, ear)
         assert isinstance(tower, VisionEncoder)
         return replace(encoder, tower=tower)
     if isinstance(encoder, AudioEncoder):
         return replace(encoder, name=ear)
+    if isinstance(encoder, StackedVisionEncoder):
+        tower = small_encoder(encoder.tower, ear)
+        assert isinstance(tower, VisionEncoder)
+        return replace(encoder, tower=tower, start_block=1)
     assert isinstance(encoder, VisionEncoder)
     side = RAISED.get(encoder.image_size, 96)
     return replace(encoder, name="bundled/eye", image_size=side, precision="float32", checkpointing=False)
@@ -134,11 +139,6 @@ def small_connector(connector: ConnectorConfig, reader: dict[str, Any]) -> Conne
         case AveragePoolConfig():
             return replace(connector, side=6)
     return connector
-
-
-def small_arrange(arrange: ArrangementConfig) -> ArrangementConfig:
-    """The same; groups begin before the first layer, for the speaker has four."""
-    return replace(arrange, start_layer=0) if isinstance(arrange, DeepStack) else arrange
 
 
 def small_llm(llm: LLMConfig, translator: str) -> LLMConfig:

@@ -1,13 +1,15 @@
 """DeepStack: finer crops are added to the whole image's tokens before deeper layers; the sequence stays as long.
 
-Paper: Meng et al., arXiv:2406.04334. Code: MengLcool/DeepStack-VL. DeepStack-V, which stacks inside the encoder, is
-`StackedVisionEncoder`; it has no recipe here, for which of the last blocks the released weights chose is not known.
+-L adds them before layers of the language model, -V before blocks of the encoder; -HD is -L on every LLaVA-NeXT view.
+
+Paper: Meng et al., arXiv:2406.04334. Code: MengLcool/DeepStack-VL.
 """
 
 from dataclasses import replace
 
 from isthmus.connectors.arrange import Anyres, DeepStack
 from isthmus.data.sources import LlavaFile, Source
+from isthmus.encoders.stacked import StackedVisionEncoder
 from isthmus.encoders.tiles import DEEPSTACK_GRIDS, AnyresTiles, FinerTiles
 from isthmus.encoders.vision import VisionEncoder
 from isthmus.recipes import llava15, llava_next
@@ -51,6 +53,44 @@ def l_stage2() -> Stage:
     return _stacked(llava15.stage2(), "deepstack/l/stage2", "deepstack/l/stage1")
 
 
+def v_stage1() -> Stage:
+    """Align: DeepStack-V from the start, the MLP alone on 558k captioned images.
+
+    Sources (paper = arXiv:2406.04334, code = MengLcool/DeepStack-VL, elsewhere = neither of them):
+        name, start_from: a name of ours; fresh MLP weights
+        model: as in llava15/stage1
+        model.encoder: paper section 3.2: groups of the crops are added inside the encoder
+        model.encoder.tower: as in deepstack/l/stage1; unverified: that the frozen encoder stacks in this stage already
+        model.encoder.groups: paper section 3.2
+        model.encoder.start_block: code: half of the blocks when none is named. Paper table 4 finds 20 of 24 best, on
+            Phi-3; before a second-last layer, which 23 blocks make, the last of four groups would then be lost
+        train: paper section 4.1: the projector
+        objectives, data, epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage1, which
+            the paper follows; its own table of numbers is unverified
+        precision, seed: as in llava15/stage1
+        log_every, save_every, validate_every, validation, cached_views: elsewhere: chosen here
+    """
+    return _stacked_inside(llava15.stage1(), "deepstack/v/stage1", None)
+
+
+def v_stage2() -> Stage:
+    """Instruct: DeepStack-V, encoder, MLP and language model on 665k conversations.
+
+    Sources (paper = arXiv:2406.04334, code = MengLcool/DeepStack-VL, elsewhere = neither of them):
+        name, start_from: a name of ours; the aligned projector
+        model: as in deepstack/v/stage1, with the prompt of llava15/stage2
+        train: paper section 4.1: the encoder too
+        objectives, data, epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage2, which
+            the paper follows; its own table of numbers is unverified
+        optimizer.rates: paper section 4.1: 1e-6 for the encoder
+        precision, seed: as in llava15/stage2
+        log_every, save_every, validate_every, validation, cached_views: elsewhere: chosen here
+    """
+    stage = _stacked_inside(llava15.stage2(), "deepstack/v/stage2", "deepstack/v/stage1")
+    optimizer = replace(stage.optimizer, rates=(("encoder", 1e-6),))
+    return replace(stage, train=("encoder", *stage.train), optimizer=optimizer)
+
+
 def hd_sft() -> Stage:
     """Instruct: DeepStack-L-HD, every view of LLaVA-NeXT refined by four crops of its own, tuned from it.
 
@@ -88,8 +128,16 @@ def hd_sft() -> Stage:
 
 
 def _stacked(stage: Stage, name: str, start: str | None) -> Stage:
-    assert isinstance(stage.model.encoder, VisionEncoder)
-    tiles = AnyresTiles(grids=DEEPSTACK_GRIDS, pad=False)
-    encoder = replace(stage.model.encoder, fit="squash", tiles=tiles)
-    model = replace(stage.model, encoder=encoder, arrange=DeepStack(groups=4, start_layer=1, interval=1))
+    model = replace(stage.model, encoder=_cropped(stage), arrange=DeepStack(groups=4, start_layer=1, interval=1))
     return replace(stage, name=name, start_from=start, model=model)
+
+
+def _stacked_inside(stage: Stage, name: str, start: str | None) -> Stage:
+    encoder = StackedVisionEncoder(tower=_cropped(stage), groups=4, start_block=12)
+    return replace(stage, name=name, start_from=start, model=replace(stage.model, encoder=encoder))
+
+
+def _cropped(stage: Stage) -> VisionEncoder:
+    """The stage's encoder before a whole image and up to four crops, all resized without padding."""
+    assert isinstance(stage.model.encoder, VisionEncoder)
+    return replace(stage.model.encoder, fit="squash", tiles=AnyresTiles(grids=DEEPSTACK_GRIDS, pad=False))

@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 
+import pytest
+from PIL import Image
+
 from isthmus.connectors import ConnectorConfig, LinearConfig, MlpConfig, QFormerConfig
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import StackedVisionEncoder, VisionEncoder
+from isthmus.encoders.tiles import AnyresTiles
 from isthmus.llms import CausalLM
 from isthmus.measure import cost, training_memory
+from isthmus.measure.memory import kept_bytes, tower_activations
 from isthmus.model import Model
 
 
@@ -51,3 +56,14 @@ def test_no_weights_are_read_for_a_started_q_former() -> None:
     fresh = QFormerConfig(num_queries=8, width=64, layers=2, heads=2, ffn_width=128)
     started = replace(fresh, start_from="bundled/no-such-model")
     assert training_memory(model(started)) == training_memory(model(fresh))
+
+
+@pytest.mark.parametrize("start", [0, 1, 2])
+def test_crops_that_are_added_inside_the_encoder_are_counted(start: int) -> None:
+    eye = VisionEncoder(name="bundled/eye", image_size=96, layers=(-1,), tiles=AnyresTiles(grids=((2, 2),), pad=False))
+    stacked = StackedVisionEncoder(tower=eye, groups=4, start_block=start)
+    encoder = stacked.build()
+    pixels = encoder.prepare(Image.new("RGB", (192, 192), (200, 30, 30))).pixels
+    seen = kept_bytes(encoder, lambda: encoder(pixels).tokens)
+    assert tower_activations(stacked, 1) == pytest.approx(seen, rel=0.2)
+    assert tower_activations(stacked, 3) == pytest.approx(3 * tower_activations(stacked, 1), abs=3)

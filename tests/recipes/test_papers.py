@@ -43,6 +43,7 @@ NUMBERS: dict[str, dict[str, object]] = {
     "honeybee/stage1-released": {"optimizer.peak_lr": 1e-4, "model.encoder.layers": (-1,)},
     "honeybee/stage2": {"steps": 4_000, "batch_size": 128, "schedule.warmup_steps": 150},
     "deepstack/l/stage2": {"model.arrange.groups": 4, "model.arrange.start_layer": 1, "model.arrange.interval": 1},
+    "deepstack/v/stage2": {"optimizer.rates": (("encoder", 1e-6),), "train": ("encoder", "connector", "llm")},
     "deepstack/hd/sft": {"model.arrange.every_view": True, "model.encoder.tiles.factor": 2},
     "internvl1/stage2": {"objectives.1.negatives": "given", "objectives.0.gradients": "both"},
     "internvl12/sft": {"model.connector.order": "v1", "batch_size": 512, "optimizer.peak_lr": 1e-5},
