@@ -40,7 +40,8 @@ class VisionEncoder(EncoderConfig):
     name: str = "bundled/eye"
     """A bundled model, a folder, or a hub id; of a whole CLIP or SigLIP model the vision part is used."""
     image_size: int = 96
-    """Side of the square image in pixels. Other than the tower's own, its position table is interpolated."""
+    """Side of the square image in pixels. Other than the tower's own, its position table is interpolated. A tower whose
+    own size is no multiple of its patch (SigLIP at 384 px, patches of 14) leaves the last pixels unseen."""
     layers: tuple[int, ...] = (-1,)
     """Hidden states as `transformers` counts them (0: embeddings, -1: last block). The first becomes the tokens, the
     others `levels`. Blocks deeper than the deepest one named are not run."""
@@ -67,14 +68,15 @@ class VisionEncoder(EncoderConfig):
         """Width, grid and prefix tokens, from config.json.
 
         Raises:
-            ValueError: an image size that is no multiple of the patch, a layer that the tower does not have, or no
-                view at once.
+            ValueError: an image size that is neither a multiple of the patch nor the tower's own, a layer that the
+                tower does not have, or no view at once.
         """
         if self.views_at_once < 1:
             raise ValueError(f"views_at_once={self.views_at_once} lets no view through: give 1 or more.")
         config = self._config()
         patch = patch_size(config)
-        if self.image_size % patch or self.image_size < patch:
+        native = self.image_size == native_size(config)
+        if (self.image_size % patch and not native) or self.image_size < patch:
             near = max(patch, round(self.image_size / patch) * patch)
             raise ValueError(
                 f"image_size={self.image_size} is no multiple of the {patch} px patch of {self.name!r}. Use {near}."

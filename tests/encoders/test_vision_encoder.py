@@ -11,7 +11,7 @@ import transformers
 from oracle_files import oracle, part
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_towers import PROCESSOR, TOWERS, make, save
+from tiny_towers import PROCESSOR, SIZES, TOWERS, make, save
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import is_timm_available
 
@@ -98,6 +98,22 @@ def test_another_image_size_interpolates_the_positions(family: str, folders: dic
         said = encoder(pixels(40))
     assert said.grid == Grid(1, 5, 5)
     torch.testing.assert_close(said.tokens, states[-1][:, TOWERS[family][3] :], atol=1e-6, rtol=1e-5)
+
+
+def test_a_towers_own_size_may_leave_pixels_unseen(tmp_path: Path) -> None:
+    """As SigLIP's of 384 px with patches of 14, which OneVision takes: 27 x 27 patches and 6 pixels over."""
+    torch.manual_seed(0)
+    config = transformers.SiglipVisionConfig(**SIZES | {"image_size": 29})
+    public = transformers.SiglipVisionModel(config).eval()
+    public.save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    seen = VisionEncoder(name=str(tmp_path), image_size=29, layers=(-2,))
+    assert seen.shape() == FeatureShape(width=16, grid=Grid(1, 3, 3))
+    with torch.no_grad():
+        states = public(pixels(29), output_hidden_states=True).hidden_states
+        torch.testing.assert_close(seen.build()(pixels(29)).tokens, states[-2], atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"no multiple of the 8 px patch .* Use 32"):
+        replace(seen, image_size=30).shape()
 
 
 def test_more_layers_become_levels_without_prefix(folders: dict[str, Path]) -> None:
