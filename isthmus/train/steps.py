@@ -58,9 +58,9 @@ class Steps:
                 syncs = number == len(batches) - 1
                 with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
                     self._backward(batch, counts, parts[number])
-        if is_due(step + 1, setup.num_steps, stage.log_every):
-            with autocast(setup):
-                self.signs = look(setup, batches[0])
+            if is_due(step + 1, setup.num_steps, stage.log_every):
+                with autocast(setup):
+                    self.signs = look(setup, batches[0])
         if stage.optimizer.clip_norm is not None:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, stage.optimizer.clip_norm)
         setup.optimizer.step()

@@ -10,6 +10,7 @@ from isthmus.connectors import LinearConfig, MatryoshkaConfig
 from isthmus.connectors.matryoshka import Matryoshka
 from isthmus.features import Features, VisualTokens
 from isthmus.runs import Run, can_start
+from isthmus.train import watch
 from isthmus.train.checkpoint import latest
 from isthmus.train.drawn import at_step
 from isthmus.train.loop import train
@@ -45,6 +46,15 @@ def test_every_step_draws_and_validation_does_not(root: Path, tmp_path: Path, se
     assert len(set(drawn)) > 2
     assert [tokens for training, tokens in seen if training] == [tokens for tokens in drawn for _ in range(2)]
     assert {tokens for training, tokens in seen if not training} == {4}
+
+
+def test_the_doctor_looks_at_a_step_with_the_tokens_it_drew(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: list[tuple[bool, int]]
+) -> None:
+    monkeypatch.setattr(watch, "NEAREST", 1)
+    run = train(replace(stage_of(root), log_every=1, validation=()), tmp_path / "run", progress=False)
+    assert sum("image_gain" in line for line in run.log()) == 6
+    assert {tokens for training, tokens in seen if not training} == {FOUR.draw(0, step) for step in range(6)}
 
 
 def test_without_varying_the_number_stays(root: Path, tmp_path: Path, seen: list[tuple[bool, int]]) -> None:
