@@ -17,6 +17,8 @@ from isthmus.compare.significance import Interval, interval
 from isthmus.compare.table import short_count
 
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#db2777", "#4d7c0f", "#475569")
+MARKERS = ("o", "s", "^", "D")
+"""The shape of an arm's point: another one when the colours begin again."""
 BLIND = "#94a3b8"
 INK, FAINT, RULE = "#1e293b", "#64748b", "#e2e8f0"
 STYLE: Any = {
@@ -46,6 +48,11 @@ def colours(arms: Sequence[str], blind_arm: str | None) -> dict[str, str]:
     return chosen | ({blind_arm: BLIND} if blind_arm is not None else {})
 
 
+def markers(arms: Sequence[str]) -> dict[str, str]:
+    """The shape of each arm's point."""
+    return {arm: MARKERS[place // len(PALETTE) % len(MARKERS)] for place, arm in enumerate(arms)}
+
+
 def data_uri(content: bytes, kind: str) -> str:
     """Bytes as the address of an image inside the page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
@@ -67,7 +74,7 @@ def accuracy_against_cost(results: Results) -> str:
     """Headline accuracy against visual tokens and against FLOPs; bars are 95 % intervals over seeds."""
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = _figure(9.2, 3.5, 1, 2)
-        paint = colours(results.arms, results.blind_arm)
+        paint, shape = colours(results.arms, results.blind_arm), markers(results.arms)
         shown: list[tuple[str, Interval]] = []
         for arm in results.arms:
             values = list(results.accuracy(arm, results.headline).values())
@@ -77,7 +84,7 @@ def accuracy_against_cost(results: Results) -> str:
             at = interval(values)
             shown.append((arm, at))
             for ax, x in ((left, cost.visual_tokens), (right, cost.flops)):
-                _point(ax, x, at, values, paint[arm])
+                _point(ax, x, at, values, paint[arm], shape[arm])
         labels = ("visual tokens an image", "FLOPs an image: connector and LLM prefill")
         if results.aligned:
             labels = ("queries an image", "FLOPs of the connector, an image and its caption")
@@ -88,17 +95,17 @@ def accuracy_against_cost(results: Results) -> str:
             ax.set_ylim(0, min(105.0, 12 + 100 * max((min(at.high, at.mean + 0.1) for _, at in shown), default=0.9)))
         _log_ticks(left, [results.costs[arm].visual_tokens for arm, _ in shown], str)
         _log_ticks(right, [results.costs[arm].flops for arm, _ in shown], short_count)
-        handles = [Line2D([], [], marker="o", ls="", color=paint[arm], label=arm) for arm, _ in shown]
+        handles = [Line2D([], [], marker=shape[arm], ls="", color=paint[arm], label=arm) for arm, _ in shown]
         figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False, fontsize=8.5)
         return _drawn(figure)
 
 
-def _point(ax: Axes, x: float | int, at: Interval, values: Sequence[float], colour: str) -> None:
+def _point(ax: Axes, x: float | int, at: Interval, values: Sequence[float], colour: str, marker: str) -> None:
     """One arm: its interval (where it is no wider than the axis), each seed, the mean on top."""
     if at.half < 0.5:
         ax.errorbar([x], [100 * at.mean], yerr=[100 * at.half], capsize=4, elinewidth=1.4, color=colour, zorder=2)
     ax.plot([x] * len(values), [100 * value for value in values], "_", ms=9, color=colour, alpha=0.55, zorder=2)
-    ax.plot([x], [100 * at.mean], "o", ms=8, color=colour, mec="white", zorder=3)
+    ax.plot([x], [100 * at.mean], marker, ms=8, color=colour, mec="white", zorder=3)
 
 
 def _blind_line(ax: Axes, results: Results) -> None:

@@ -18,6 +18,8 @@ from isthmus.compare.results import Results, write_whole
 from isthmus.compare.table import COLUMNS, rows, short_seconds
 from isthmus.compare.verdict import Comparison, Verdict, points, span
 
+MANY = 8
+"""With more arms than these, arms are rows where they are columns otherwise."""
 FIELD_NAMES = {
     "better": "clearly higher",
     "worse": "clearly lower",
@@ -73,7 +75,7 @@ def _cells(results: Results, arm: str, ways: Sequence[str]) -> list[str]:
 
 
 def families_table(results: Results) -> tuple[list[str], list[list[str]]]:
-    """Accuracy by task for every arm, with the three levels: header and rows of text."""
+    """Accuracy by task for every arm, with the three levels: header and rows of text. Of many arms each is a row."""
     arms = [*results.arms, *([results.blind_arm] if results.blind_arm is not None else [])]
     made = []
     for task in results.tasks:
@@ -84,7 +86,11 @@ def families_table(results: Results) -> tuple[list[str], list[list[str]]]:
         made.append([*cells, *(points(getattr(task.levels, name)) for name, *_ in plots.levels_of(results))])
     asked = "queries" if results.aligned else "questions"
     named = [name.removesuffix(" class") for _, name, *_ in plots.levels_of(results)]
-    return ["task", "pictures", asked, *arms, *named], made
+    header = ["task", "pictures", asked, *arms, *named]
+    if len(arms) <= MANY:
+        return header, made
+    turned = [list(column) for column in zip(header, *made, strict=True)]
+    return turned[0], turned[1:]
 
 
 def rates_table(results: Results) -> list[list[str]]:

@@ -11,7 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from isthmus.compare.judge import judge
-from isthmus.compare.report import Example, render, thumbnail, write_report
+from isthmus.compare.plots import colours, markers
+from isthmus.compare.report import Example, families_table, render, thumbnail, write_report
 from isthmus.compare.table import print_table, short_bytes, short_count, short_seconds
 
 HOSTILE = "<script>alert('x')</script><img src=x onerror=alert(1)>"
@@ -108,3 +109,22 @@ def test_a_study_without_a_blind_arm_speaks_of_no_dashed_line() -> None:
     assert "dashed line" in render(results, judge(results))
     alone = replace(results, blind_arm=None, jobs=tuple(job for job in results.jobs if job.arm in results.arms))
     assert "dashed line" not in render(alone, judge(alone))
+
+
+def test_many_arms_are_rows_and_their_pairs_are_folded() -> None:
+    few = fake_results()
+    names = [f"{arm} {number}" for number in range(3) for arm in few.arms]
+    jobs = [replace(job, arm=name) for name in names for job in few.jobs if job.arm == name.split()[0]]
+    jobs += [job for job in few.jobs if job.arm == few.blind_arm]
+    costs = {name: few.costs[name.split()[0]] for name in names} | {few.blind_arm: few.costs[few.blind_arm]}
+    many = replace(few, arms=tuple(names), jobs=tuple(jobs), costs=costs)
+    header, lines = families_table(many)
+    assert header == ["task", *(task.title for task in many.tasks)]
+    assert [line[0] for line in lines[2:-3]] == [*names, few.blind_arm]
+    turned, plain = {line[0]: line[1:] for line in lines}, families_table(few)
+    for place, arm in enumerate(few.arms):
+        assert turned[f"{arm} 2"] == [line[3 + place] for line in plain[1]]
+    page = render(many, judge(many))
+    assert f"All {len(names) * (len(names) - 1) // 2} pairs" in page
+    assert "All 6 pairs" not in render(few, judge(few))
+    assert len({(colours(names, None)[name], markers(names)[name]) for name in names}) == len(names)
