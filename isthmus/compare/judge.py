@@ -133,11 +133,19 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
 def _unseeing(results: Results, arms: Sequence[str]) -> list[str]:
     """The arms besides the best that may as well be blind."""
     gaps = {arm: gap[1] for arm in arms if (gap := blind_gap(results, arm, results.headline)) is not None}
-    blind = [arm for arm, gap in gaps.items() if gap.low <= 0.0]
-    if not blind:
-        return []
-    leads = ", ".join(f"{points(gaps[arm].mean, True)}" for arm in blind)
-    return [f"Not shown to see: {_joined(blind)} ({leads} points against the higher blind control)."]
+    unsure = {arm: gap.mean for arm, gap in gaps.items() if gap.low <= 0.0}
+    named = {
+        "Not shown to see": [arm for arm, lead in unsure.items() if lead < results.margin],
+        "Ahead of the blind controls, but too unevenly over the seeds to be sure": [
+            arm for arm, lead in unsure.items() if lead >= results.margin
+        ],
+    }
+    leads = {arm: f"{arm} ({points(lead, True)})" for arm, lead in unsure.items()}
+    return [
+        f"{said} (points over the higher control): {_joined([leads[arm] for arm in found])}."
+        for said, found in named.items()
+        if found
+    ]
 
 
 def passed_real_tasks(results: Results, arm: str) -> list[str]:

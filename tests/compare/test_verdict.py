@@ -67,7 +67,21 @@ def test_arms_that_may_as_well_be_blind_are_named() -> None:
     )
     said = [line for line in judge(replace(results, jobs=jobs)).lines if line.startswith("Not shown to see")]
     assert len(said) == 1
-    assert said[0].startswith("Not shown to see: q-former (")
+    assert said[0] == "Not shown to see (points over the higher control): q-former (+0.0)."
+
+
+def test_an_arm_that_leads_unevenly_is_not_called_blind() -> None:
+    arms = {"best": [0.90, 0.91], "uneven": [0.25, 0.80], "blind": [0.21, 0.20]}
+    results = with_arms(arms)
+    jobs = [replace(job, scores=job.scores | {"mean-image": dict.fromkeys(HEADLINE, 0.2)}) for job in results.jobs]
+    lines = judge(replace(results, jobs=tuple(jobs))).lines
+    told = [line for line in lines if "over the higher control" in line]
+    assert [line.split(" (points")[0] for line in told] == [
+        "Not shown to see",
+        "Ahead of the blind controls, but too unevenly over the seeds to be sure",
+    ]
+    assert told[0].endswith("blind (+0.5).")
+    assert told[1].endswith("uneven (+32.5).")
 
 
 def test_one_seed_separates_nothing() -> None:
