@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
+from isthmus.connectors.normed_linear import normed_linears
 from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_costs import qformer_passes
 from isthmus.connectors.qformer_heads import AlignmentHeads
@@ -274,19 +275,13 @@ class QFormer(Connector):
         if not torch.is_grad_enabled() or features.tokens.requires_grad:
             return self.look_at(self.norm_features(features), patches)
         self._check_width(features)
-        return Looked(views=len(features.tokens), pairs=self._folded_pairs(features.tokens), patches=patches)
+        return Looked(views=len(features.tokens), pairs=self._fixed_pairs(features.tokens), patches=patches)
 
-    def _folded_pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
-        """Keys and values with the norm's weight and bias moved into their matrices: equal but for rounding.
-
-        Fixed features then need no gradient at all: that of the norm comes from the matrices.
-        """
-        norm, crossing = self.ln_vision, [layer.cross for layer in self._stack() if layer.cross is not None]
+    def _fixed_pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
+        """Keys and values of features that need no gradient, a layer's pair after the other."""
+        crossing = [layer.cross for layer in self._stack() if layer.cross is not None]
         parts = [part for cross in crossing for part in (cross.key, cross.value)]
-        weight = torch.cat([part.weight for part in parts])
-        bias = torch.cat([part.bias for part in parts]) + (weight * norm.bias).sum(dim=1)
-        plain = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
-        made = iter(torch.split(nn.functional.linear(plain, weight * norm.weight, bias), self.config.width, dim=-1))
+        made = iter(normed_linears(tokens, self.ln_vision, parts))
         return tuple(None if layer.cross is None else (next(made), next(made)) for layer in self._stack())
 
     def norm_features(self, features: Features) -> Float[Tensor, "views patches channels"]:

@@ -1,4 +1,4 @@
-"""Packed text, grouped rows and the folded norm give what the plain way gives."""
+"""Packed text, grouped rows and keys of fixed features give what the plain way gives."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_groups_put_rows_of_one_image_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["uni-modal", "bidirectional", "causal"])
-def test_packed_grouped_and_folded_passes_are_equal_in_values_and_gradients(pattern: str) -> None:
+def test_packed_grouped_and_fixed_passes_are_equal_in_values_and_gradients(pattern: str) -> None:
     torch.manual_seed(3)
     module = CONFIG.build_alone(SOURCE).double().train()
     for weight in module.parameters():

@@ -79,9 +79,9 @@ def test_losses_of_a_fresh_model_are_near_chance(model: VisionLanguageModel) -> 
 
 def test_an_images_keys_and_values_are_computed_once(model: VisionLanguageModel, monkeypatch) -> None:
     calls: list[tuple[int, ...]] = []
-    whole = model.connector._folded_pairs
+    whole = model.connector._fixed_pairs
     monkeypatch.setattr(
-        model.connector, "_folded_pairs", lambda tokens: (calls.append(tuple(tokens.shape)), whole(tokens))[1]
+        model.connector, "_fixed_pairs", lambda tokens: (calls.append(tuple(tokens.shape)), whole(tokens))[1]
     )
     monkeypatch.setattr(model.connector.layers[0].cross, "pair", lambda seen: pytest.fail("looked again"))
     shared = Shared(model, batch_of(model, captioned(*FOUR)))
