@@ -1,10 +1,10 @@
-"""Linear layers after one LayerNorm of features that need no gradient: as written, with a cheaper backward pass.
+"""Linear layers after one LayerNorm, with a cheaper backward pass where the features need no gradient.
 
 The norm's own gradients usually come from that of its output: one more matrix product, as large as each layer's. They
 can be had from the products that the layers' weights need anyway: with S = dY^T x, x the features before weight and
 bias of the norm, dW is S times the norm's weight plus (sum dY) times its bias, and the norm's dweight is the sum of S W
-over outputs. Keys and values of a stack of cross-attention layers are such layers: BLIP-2's Q-Former is spared a fifth
-of the FLOPs of training on one image.
+over outputs. Keys and values of cross-attention are such layers: BLIP-2's Q-Former is spared a fifth of the FLOPs of
+training on one image, Flamingo's resampler a seventh.
 """
 
 from typing import Any
@@ -15,7 +15,10 @@ from torch.autograd.function import once_differentiable
 
 
 def normed_linears(tokens: Tensor, norm: nn.LayerNorm, layers: list[nn.Linear]) -> tuple[Tensor, ...]:
-    """`layer(norm(tokens))` of each layer; `tokens` get no gradient. Every layer has a bias."""
+    """`layer(norm(tokens))` of each layer."""
+    if tokens.requires_grad or not torch.is_grad_enabled():
+        seen = norm(tokens)
+        return tuple(layer(seen) for layer in layers)
     plain = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
     weights = [part for layer in layers for part in (layer.weight, layer.bias)]
     told: tuple[Tensor, ...] = _NormedLinears.apply(plain, norm.weight, norm.bias, *weights)  # type: ignore[no-untyped-call]
@@ -24,8 +27,9 @@ def normed_linears(tokens: Tensor, norm: nn.LayerNorm, layers: list[nn.Linear]) 
 
 class _NormedLinears(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plain: Tensor, gain: Tensor, shift: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plain: Tensor, gain: Tensor, shift: Tensor, *weights: Any) -> tuple[Tensor, ...]:
         ctx.save_for_backward(plain, gain, shift, *weights[::2])
+        ctx.biased = [bias is not None for bias in weights[1::2]]
         seen = torch.addcmul(shift, plain, gain)
         return tuple(
             nn.functional.linear(seen, weight, bias) for weight, bias in zip(weights[::2], weights[1::2], strict=True)
@@ -38,13 +42,13 @@ class _NormedLinears(torch.autograd.Function):
         exact = torch.promote_types(gain.dtype, torch.float32)
         flat = plain.flatten(0, -2)
         gained, shifted = torch.zeros_like(gain, dtype=exact), torch.zeros_like(shift, dtype=exact)
-        told: list[Tensor] = []
-        for gradient, weight in zip(gradients, weights, strict=True):
+        told: list[Tensor | None] = []
+        for gradient, weight, biased in zip(gradients, weights, ctx.biased, strict=True):
             given = gradient.flatten(0, -2)
             total = given.sum(dim=0, dtype=exact)
             seen = (given.T @ flat.to(given.dtype)).to(exact)
             gained += (seen * weight).sum(dim=0)
             shifted += total @ weight.to(exact)
             slope = torch.outer(total, shift.to(exact)).addcmul_(seen, gain.to(exact))
-            told += [slope.to(weight.dtype), total.to(weight.dtype)]
+            told += [slope.to(weight.dtype), total.to(weight.dtype) if biased else None]
         return None, gained.to(gain.dtype), shifted.to(shift.dtype), *told

@@ -16,6 +16,7 @@ from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
+from isthmus.connectors.normed_linear import normed_linears
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
 
@@ -171,7 +172,8 @@ class PerceiverLayer(nn.Module):
     ) -> Float[Tensor, "views latents width"]:
         """The latents after this layer; patches that are not `valid` are not looked at."""
         normed = self.norm_latents(latents)
-        keys, values = self.pair(torch.cat([self.norm_patches(patches), normed], dim=1)).chunk(2, dim=-1)
+        (seen,) = normed_linears(patches, self.norm_patches, [self.pair])
+        keys, values = torch.cat([seen, self.pair(normed)], dim=1).chunk(2, dim=-1)
         mask = None if valid is None else nn.functional.pad(valid, (0, latents.shape[1]), value=True)[:, None]
         latents = latents + self.out(attend(self.query(normed), keys, values, heads=self.heads, mask=mask))
         fed: Tensor = latents + self.ffn(latents)

@@ -271,14 +271,12 @@ class QFormer(Connector):
 
     def look(self, features: Features) -> Looked:
         """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""
-        patches = self.real_patches(features)
-        if not torch.is_grad_enabled() or features.tokens.requires_grad:
-            return self.look_at(self.norm_features(features), patches)
         self._check_width(features)
-        return Looked(views=len(features.tokens), pairs=self._fixed_pairs(features.tokens), patches=patches)
+        patches = self.real_patches(features)
+        return Looked(views=len(features.tokens), pairs=self._pairs(features.tokens), patches=patches)
 
-    def _fixed_pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
-        """Keys and values of features that need no gradient, a layer's pair after the other."""
+    def _pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
+        """Keys and values of every layer that looks; `None` for the others."""
         crossing = [layer.cross for layer in self._stack() if layer.cross is not None]
         parts = [part for cross in crossing for part in (cross.key, cross.value)]
         made = iter(normed_linears(tokens, self.ln_vision, parts))

@@ -9,7 +9,7 @@ from isthmus.connectors.normed_linear import normed_linears
 
 def parts(dtype: torch.dtype = torch.float64) -> tuple[Tensor, nn.LayerNorm, list[nn.Linear]]:
     torch.manual_seed(2)
-    norm, layers = nn.LayerNorm(6), [nn.Linear(6, out) for out in (4, 3)]
+    norm, layers = nn.LayerNorm(6), [nn.Linear(6, 4), nn.Linear(6, 3), nn.Linear(6, 2, bias=False)]
     for weight in (*norm.parameters(), *(one for layer in layers for one in layer.parameters())):
         nn.init.normal_(weight)
     with torch.no_grad():
@@ -23,13 +23,13 @@ def slopes(quick: bool, dtype: torch.dtype, *, autocast: bool = False) -> tuple[
         told = normed_linears(tokens, norm, layers) if quick else tuple(layer(norm(tokens)) for layer in layers)
     weights = [torch.randn(one.shape, generator=torch.Generator().manual_seed(5)).to(one.dtype) for one in told]
     torch.stack([(one * weight).sum().float() for one, weight in zip(told, weights, strict=True)]).sum().backward()
-    learned = [norm.weight, norm.bias, *(one for layer in layers for one in (layer.weight, layer.bias))]
+    learned = [*norm.parameters(), *(one for layer in layers for one in layer.parameters())]
     return list(told), [one.grad for one in learned if one.grad is not None]
 
 
 def test_values_and_gradients_are_those_of_the_plain_way() -> None:
     plain, quick = slopes(False, torch.float64), slopes(True, torch.float64)
-    assert len(plain[1]) == 6
+    assert len(plain[1]) == 7
     torch.testing.assert_close(quick, plain, atol=1e-12, rtol=1e-10)
 
 
@@ -53,3 +53,11 @@ def test_a_layer_that_nobody_asks_gets_a_gradient_of_zero() -> None:
     assert layers[1].weight.grad is not None
     assert not layers[1].weight.grad.any()
     assert tokens.grad is None
+
+
+def test_tokens_that_learn_get_their_gradient() -> None:
+    tokens, norm, layers = parts()
+    torch.stack([one.sum() for one in normed_linears(tokens.requires_grad_(), norm, layers)]).sum().backward()
+    ours, tokens.grad = tokens.grad, None
+    torch.stack([layer(norm(tokens)).sum() for layer in layers]).sum().backward()
+    torch.testing.assert_close(ours, tokens.grad)

@@ -79,10 +79,8 @@ def test_losses_of_a_fresh_model_are_near_chance(model: VisionLanguageModel) -> 
 
 def test_an_images_keys_and_values_are_computed_once(model: VisionLanguageModel, monkeypatch) -> None:
     calls: list[tuple[int, ...]] = []
-    whole = model.connector._fixed_pairs
-    monkeypatch.setattr(
-        model.connector, "_fixed_pairs", lambda tokens: (calls.append(tuple(tokens.shape)), whole(tokens))[1]
-    )
+    whole = model.connector._pairs
+    monkeypatch.setattr(model.connector, "_pairs", lambda tokens: (calls.append(tuple(tokens.shape)), whole(tokens))[1])
     monkeypatch.setattr(model.connector.layers[0].cross, "pair", lambda seen: pytest.fail("looked again"))
     shared = Shared(model, batch_of(model, captioned(*FOUR)))
     for objective in (ITC(), ITM(), ITG()):
