@@ -32,7 +32,7 @@ def write_packed(folder: Path, rows: Iterable[tuple[Row, bytes]]) -> None:
 def read_packed(folder: Path) -> tuple[tuple[Row, PackedImage], ...]:
     """Every row with its picture, which is read when it is loaded. The rows are shared: leave them as they are."""
     found, offset = [], 0
-    for line in lzma.decompress((folder / ROWS).read_bytes()).decode().splitlines():
+    for line in lzma.decompress((folder / ROWS).read_bytes()).decode().removesuffix("\n").split("\n"):
         row = json.loads(line)
         found.append((row, PackedImage(archive=str(folder / IMAGES), offset=offset, size=row["bytes"])))
         offset += row["bytes"]

@@ -15,7 +15,7 @@ def picture(level: int) -> bytes:
 
 
 def test_rows_and_pictures_come_back_in_their_order(tmp_path: Path) -> None:
-    rows = [({"id": f"ü{level}", "split": "val"}, picture(level)) for level in (1, 9, 4)]
+    rows = [({"id": f"ü\u2028{level}", "split": "val"}, picture(level)) for level in (1, 9, 4)]
     write_packed(tmp_path / "a", rows)
     write_packed(tmp_path / "b", rows)
     for name in (ROWS, IMAGES):
