@@ -40,4 +40,7 @@ def test_the_file_map_and_the_links_are_true() -> None:
     assert len(inside) > 10
     assert len(links) > 3
     for name in [f"isthmus/{one}" for one in inside] + outside + links:
-        assert (ROOT / name).exists(), name
+        path, _, place = name.partition("#")
+        assert (ROOT / path).exists(), name
+        headings = re.findall(r"^#+ (.+)$", (ROOT / path).read_text(), flags=re.MULTILINE) if place else []
+        assert not place or place in [heading.lower().replace(" ", "-") for heading in headings], name
