@@ -24,6 +24,8 @@ from isthmus.train.stage import Stage
 
 HELD_OUT = "validation"
 """What the gallery of a stage's own validation sources is called, which is searched when no task is named."""
+HOW = {"compared": "by_comparison", "judged": "judged"}
+"""What the two ways of scoring are called in the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +73,21 @@ def retrieve_run(command: Evaluate) -> Found:
                 f"{did_you_mean(name, ALIGNMENT)} It can be asked {', '.join(ALIGNMENT)}."
             )
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    stage = saved_stage(command.run)
+    judge = command.judge if stage.passes.match else 0
     model, encoder = open_run(Run(command.run), device)
     galleries: dict[str, Retrieved] = {}
     shares: list[Share] = []
     for name in command.tasks or (HELD_OUT,):
-        if name == HELD_OUT:
-            samples = held_out(saved_stage(command.run), command.num)
-        else:
-            samples = ALIGNMENT[name].make("test", command.num)
+        samples = held_out(stage, command.num) if name == HELD_OUT else ALIGNMENT[name].make("test", command.num)
         if name != HELD_OUT and ALIGNMENT[name].form == "pairs":
-            shares += _pairs(name, model, samples, encoder, command.batch_size)
+            shares += _pairs(name, model, samples, encoder, batch_size=command.batch_size, judge=judge > 0)
         else:
-            galleries[name] = _gallery(name, model, samples, encoder, command)
+            galleries[name] = _gallery(name, model, samples, encoder, batch_size=command.batch_size, judge=judge)
             shares += _recalls(name, galleries[name])
     path = Path(command.run) / "report" / "retrieval.json"
     path.parent.mkdir(exist_ok=True)
-    told = {
-        name: {"by_comparison": asdict(one.by_comparison), "judged": asdict(one.judged)}
-        for name, one in galleries.items()
-    }
+    told = {name: {HOW[how]: asdict(recalls) for how, recalls in _ways(one)} for name, one in galleries.items()}
     written = {"ranks": RANKS, "galleries": told, "shares": [asdict(share) for share in shares]}
     path.write_text(json.dumps(written, indent=1), encoding="utf-8")
     return Found(galleries=galleries, shares=tuple(shares), path=path)
@@ -108,7 +106,13 @@ def held_out(stage: Stage, num: int) -> list[Sample]:
 
 
 def _gallery(
-    name: str, model: VisionLanguageModel, samples: Sequence[Sample], encoder: SeesImages, command: Evaluate
+    name: str,
+    model: VisionLanguageModel,
+    samples: Sequence[Sample],
+    encoder: SeesImages,
+    *,
+    batch_size: int,
+    judge: int,
 ) -> Retrieved:
     with Progress() as bars:
         bar = bars.add_task(f"Judging {name}")
@@ -116,16 +120,22 @@ def _gallery(
             model,
             make_gallery(samples),
             encoder=encoder,
-            k=command.judge,
-            batch_size=command.batch_size,
+            k=judge,
+            batch_size=batch_size,
             on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
+
+
+def _ways(found: Retrieved) -> list[tuple[str, Recall]]:
+    """Recalls by comparison alone, and judged again where anything was."""
+    compared = [("compared", found.by_comparison)]
+    return [*compared, ("judged", found.judged)] if found.num_judged else compared
 
 
 def _recalls(name: str, found: Retrieved) -> list[Share]:
     """R@1 of each way, compared and judged. Chance is that of a blind guess for the mean query."""
     shares = []
-    for how, one in (("compared", found.by_comparison), ("judged", found.judged)):
+    for how, one in _ways(found):
         for way, value, asked in (
             ("image to text", one.to_text[0], one.num_images),
             ("text to image", one.to_image[0], one.num_texts),
@@ -141,7 +151,13 @@ def _chance(one: Recall, way: str) -> float:
 
 
 def _pairs(
-    name: str, model: VisionLanguageModel, samples: Sequence[Sample], encoder: SeesImages, batch_size: int
+    name: str,
+    model: VisionLanguageModel,
+    samples: Sequence[Sample],
+    encoder: SeesImages,
+    *,
+    batch_size: int,
+    judge: bool,
 ) -> list[Share]:
     with Progress() as bars:
         bar = bars.add_task(f"Judging {name}")
@@ -150,10 +166,11 @@ def _pairs(
             samples,
             encoder=encoder,
             batch_size=batch_size,
+            judge=judge,
             on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     shares = []
-    for how, one in (("compared", won.compared), ("judged", won.judged)):
+    for how, one in (("compared", won.compared), ("judged", won.judged))[: 1 + judge]:
         shares.append(Share.of(f"{name}: the true one wins, {how}", sum(one) / len(one), 0.5, len(one)))
         for attribute in ("colour", "shape", "size"):
             some = [
@@ -183,7 +200,7 @@ def _recall_table(name: str, found: Retrieved) -> Table:
     made = Table(f"{name}: {one.num_images} images, {one.num_texts} texts; R@1 by chance {100 * one.chance:.1f}")
     for rank in RANKS:
         made.add_column(f"R@{rank}", justify="right")
-    for how, recalls in (("compared", found.by_comparison), ("judged", found.judged)):
+    for how, recalls in _ways(found):
         for way, values in (("image to text", recalls.to_text), ("text to image", recalls.to_image)):
             made.add_row(f"{way}, {how}", *(f"{100 * value:.1f}" for value in values))
     return made

@@ -131,7 +131,7 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
 
 
 def _unseeing(results: Results, arms: Sequence[str]) -> list[str]:
-    """The arms besides the best that may as well be blind."""
+    """The arms besides the best whose lead over the blind controls is not sure."""
     gaps = {arm: gap[1] for arm in arms if (gap := blind_gap(results, arm, results.headline)) is not None}
     unsure = {arm: gap.mean for arm, gap in gaps.items() if gap.low <= 0.0}
     named = {

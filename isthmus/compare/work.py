@@ -119,14 +119,14 @@ def _samples(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Itera
     read: set[tuple[object, ...]] = set()
     for stage in stages:
         assert stage.steps is not None
-        for sources, seed, most in (
-            (stage.data, stage.seed, stage.steps * stage.batch_size),
-            (stage.validation, 0, None),
+        for sources, seed, block, most in (
+            (stage.data, stage.seed, stage.block, stage.steps * stage.batch_size),
+            (stage.validation, 0, 1, None),
         ):
-            if not sources or (sources, seed, most) in read:
+            if not sources or (sources, seed, block, most) in read:
                 continue
-            read.add((sources, seed, most))
-            mixture = Mixture(sources, seed=seed, accept=lambda sample: None)
+            read.add((sources, seed, block, most))
+            mixture = Mixture(sources, seed=seed, block=block, accept=lambda sample: None)
             for position in range(len(mixture) if most is None else min(most, len(mixture))):
                 yield mixture[position]
     for name, num in tasks:

@@ -8,6 +8,7 @@ paper's table 2 (107M with OPT-2.7B, and so on; ln_vision is counted here, the p
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, get_args
 
 import torch
@@ -52,6 +53,9 @@ class QFormerConfig(ConnectorConfig):
     """Width in which images and texts are compared, with all heads of stage 1 (BLIP-2: 256); 0 leaves the heads out."""
     temperature: float = 0.07
     """First value of the learnt temperature that divides similarities."""
+    initializer_range: float = 0.02
+    """Standard deviation of fresh weights and queries. BERT's 0.02 suits a width of 768; a narrow Q-Former, whose
+    scores it leaves close to uniform, leaves its plateau sooner with more."""
 
     captions: ClassVar[CaptionForm] = "bert"
 
@@ -60,6 +64,8 @@ class QFormerConfig(ConnectorConfig):
         check_counts(self, ("cross_every", "vocabulary", "positions"))
         check_heads(self, self.width, self.heads)
         check_dropout(self, self.dropout)
+        if not self.initializer_range > 0:
+            raise ValueError(f"QFormerConfig(initializer_range={self.initializer_range}) must be above 0.")
         if self.embedding < 0 or not self.temperature > 0:
             raise ValueError(
                 f"QFormerConfig(embedding={self.embedding}, temperature={self.temperature}): embedding must be 0 or "
@@ -197,8 +203,8 @@ class QFormer(Connector):
             if config.embedding
             else None
         )
-        nn.init.normal_(self.queries, std=0.02)
-        self.apply(initialise)
+        nn.init.normal_(self.queries, std=config.initializer_range)
+        self.apply(partial(initialise, std=config.initializer_range))
         self.project = None if out_dim is None else nn.Linear(width, out_dim)
 
     def reading(self, features: Features | None, captions: Captions | None) -> Reading:
@@ -355,9 +361,9 @@ def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool
     return torch.tensor(owner, dtype=torch.long, device=text.ids.device)
 
 
-def initialise(module: nn.Module) -> None:
-    """BERT's initial values: N(0, 0.02) for weights, zero for biases."""
+def initialise(module: nn.Module, *, std: float) -> None:
+    """BERT's initial values: N(0, std) for weights, zero for biases."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=std)
     if isinstance(module, nn.Linear):
         nn.init.zeros_(module.bias)

@@ -3,6 +3,8 @@
 Source: BLIP-2 (arXiv:2301.12597), section 3.1; Video-LLaMA (arXiv:2306.02858), section 2.1, for steps in time.
 """
 
+from functools import partial
+
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
@@ -31,7 +33,7 @@ class QueryStack(nn.Module):
             )
             for number in range(config.layers)
         )
-        self.apply(initialise)
+        self.apply(partial(initialise, std=config.initializer_range))
 
     def forward(
         self,

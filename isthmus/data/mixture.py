@@ -66,6 +66,9 @@ class Mixture:
     An epoch has as many samples as all sources together, shared out by weight: one source alone is seen once an epoch,
     two equally weighted sources give half of every epoch each, however long they are. A source that gives less than
     its length goes on in the next epoch where it stopped; one that gives more starts again in a new order.
+
+    With `block` above 1, each run of `block` positions holds samples of one source, and the weights share out blocks;
+    what does not fill a block waits for the next epoch.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Mixture:
         seed: int,
         accept: Callable[[Sample], None] | None = None,
         single_exchange: bool = False,
+        block: int = 1,
     ) -> None:
         """Open the sources.
 
@@ -83,12 +87,15 @@ class Mixture:
             seed: the order's seed.
             accept: raises ValueError for a sample to skip; the default opens file images once.
             single_exchange: draw one exchange of every conversation, for encoder-decoders.
+            block: samples of one source that stand together.
 
         Raises:
-            ValueError: no sources, or one that is empty.
+            ValueError: no sources, one that is empty, or a block below 1.
         """
         if not sources:
             raise ValueError("A mixture needs one source at least.")
+        if block < 1:
+            raise ValueError(f"A mixture's block holds 1 sample or more, got {block}.")
         self._datasets: list[Dataset] = [source.of.build() for source in sources]
         self._names = [f"{place}:{type(source.of).__name__}" for place, source in enumerate(sources)]
         for name, dataset in zip(self._names, self._datasets, strict=True):
@@ -97,7 +104,9 @@ class Mixture:
         self._seed = seed
         self._accept = OpenedImages() if accept is None else accept
         self._single_exchange = single_exchange
-        self._shares = _share_out(sum(map(len, self._datasets)), [source.weight for source in sources])
+        self._block = block
+        blocks = max(1, sum(map(len, self._datasets)) // block)
+        self._shares = _share_out(blocks, [source.weight for source in sources])
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
         self._pass_order = lru_cache(maxsize=2 * len(sources))(self._make_pass_order)
         self.skipped: dict[tuple[str, int], Skip] = {}
@@ -105,7 +114,7 @@ class Mixture:
 
     def __len__(self) -> int:
         """Samples in one epoch."""
-        return sum(self._shares)
+        return sum(self._shares) * self._block
 
     def __getitem__(self, position: int) -> Sample:
         """The sample at a position of the endless order. Raises ValueError when a source gives nothing readable."""
@@ -115,13 +124,14 @@ class Mixture:
         """The sample at a position, and what was skipped to find it (a pure function of the position)."""
         assert position >= 0
         epoch, place = divmod(position, len(self))
-        slot = int(self._epoch_order(epoch)[place])
+        block, inside = divmod(place, self._block)
+        slot = int(self._epoch_order(epoch)[block])
         source = 0
         while slot >= self._shares[source]:
             slot -= self._shares[source]
             source += 1
         dataset = self._datasets[source]
-        turn, step = divmod(epoch * self._shares[source] + slot, len(dataset))
+        turn, step = divmod((epoch * self._shares[source] + slot) * self._block + inside, len(dataset))
         index = int(self._pass_order(source, turn)[step])
         skips: list[Skip] = []
         for attempt in range(_TRIES):
@@ -167,7 +177,7 @@ class Mixture:
             step += 1
 
     def _make_epoch_order(self, epoch: int) -> _Numbers:
-        return _order(len(self), self._seed, "epoch", epoch)
+        return _order(sum(self._shares), self._seed, "epoch", epoch)
 
     def _make_pass_order(self, source: int, turn: int) -> _Numbers:
         return _order(len(self._datasets[source]), self._seed, "pass", source, turn)

@@ -65,8 +65,15 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "stage1_lavis",
         "Align as the released configuration does: 10 epochs of COCO and Visual Genome captions, other rates.",
     ),
+    "blip2/tiny-contrast": Recipe(
+        "blip2_tiny",
+        "tiny_contrast",
+        "BLIP-2's first stage on the bundled models, its cheapest objective alone: images and texts are compared.",
+    ),
     "blip2/tiny-stage1": Recipe(
-        "blip2_tiny", "tiny_stage1", "BLIP-2's first stage on the bundled eye and reader, and the bundled data."
+        "blip2_tiny",
+        "tiny_stage1",
+        "BLIP-2's first stage on the bundled eye and reader, and the bundled data: all three objectives.",
     ),
     "blip2/tiny-stage2": Recipe(
         "blip2_tiny",

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -107,14 +108,21 @@ class Feed:
         self.share = stage.batch_size // num_ranks
         self.micro = min(self.share, stage.micro_batch_size or self.share)
         single = stage.model.llm is None or stage.model.llm.kind == "encoder-decoder"
-        plain = Mixture(remembered(stage.data), seed=stage.seed, accept=_accept_all, single_exchange=single)
+        mixed = partial(
+            Mixture,
+            remembered(stage.data),
+            seed=stage.seed,
+            single_exchange=single,
+            block=stage.block,
+        )
+        plain = mixed(accept=_accept_all)
         self.num_steps = stage.num_steps(len(plain))
         self.looks, self.plain_looks = self._encoders(device, num_samples=len(plain))
         check = check_caption if stage.model.llm is None else _accept_all
         self.seen = Seen(self.looks, check)
         self.seen_plain = self.seen if self.looks is self.plain_looks else Seen(self.plain_looks, check)
         self.unchecked = plain
-        self.mixture = Mixture(remembered(stage.data), seed=stage.seed, accept=self.seen, single_exchange=single)
+        self.mixture = mixed(accept=self.seen)
         self.held_out: Mixture | None = None
         if stage.validation:
             self.held_out = Mixture(

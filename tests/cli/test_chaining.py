@@ -10,7 +10,7 @@ from isthmus.runs import Run
 
 
 def small(tiny: list[str], root: Path) -> list[str]:
-    """Arguments that put tiny models and a few scenes into both stages."""
+    """Arguments that put tiny models and a few scenes into all stages."""
     tower, size, llm = tiny[1], tiny[3], tiny[5]
     reader = {
         "start-from": save_reader(root), "width": SIZES["hidden_size"], "layers": SIZES["num_hidden_layers"],
@@ -18,11 +18,12 @@ def small(tiny: list[str], root: Path) -> list[str]:
         "num-queries": 4,
     }  # fmt: skip
     made = ["--items-per-task", "4", "--asked", "gallery/world", "swaps/exchanged", "world/count"]
-    made += ["--stages.1.model.llm.name", llm, "--stages.1.model.llm.max-tokens", tiny[7]]
-    made += ["--stages.1.data.0.of.questions", "1", "--stages.1.data.0.of.no-caption"]
-    made += ["--stages.1.validation.0.of.questions", "1", "--stages.1.validation.0.of.no-caption"]
-    made += ["--stages.0.data.1.weight", "1e-9"]
-    for number in (0, 1):
+    made += ["--stages.2.model.llm.name", llm, "--stages.2.model.llm.max-tokens", tiny[7]]
+    made += ["--stages.2.data.0.of.questions", "1", "--stages.2.data.0.of.no-caption"]
+    made += ["--stages.2.validation.0.of.questions", "1", "--stages.2.validation.0.of.no-caption"]
+    for number in (0, 1):  # scenes alone
+        made += [f"--stages.{number}.data.1.weight", "1e-9", f"--stages.{number}.mix", "samples"]
+    for number in (0, 1, 2):
         stage = f"--stages.{number}"
         made += [f"{stage}.model.encoder.name", tower, f"{stage}.model.encoder.image-size", size]
         made += [part for name, value in reader.items() for part in (f"{stage}.model.connector.{name}", str(value))]
@@ -38,11 +39,16 @@ def test_a_chain_trains_resumes_and_states_its_figures(
     fields = small(tiny, tmp_path)
     assert main(["train", "blip2/tiny", "--out", str(folder), *fields]) == 0
     said = capsys.readouterr().out
-    assert "Chain blip2/tiny: blip2/tiny-stage1, then blip2/tiny-stage2." in said
+    assert "Chain blip2/tiny: blip2/tiny-contrast, then blip2/tiny-stage1, then blip2/tiny-stage2." in said
     assert said.index("Finished blip2/tiny-stage1: 1 steps") < said.index("Finished blip2/tiny-stage2: 1 steps")
-    for figure in ("gallery/world: 4 images", "swaps/exchanged: the true one wins, judged", "seeing adds"):
-        assert figure in said
-    first, second = Run(folder / "1-tiny-stage1"), Run(folder / "2-tiny-stage2")
+    contrast, both = said[said.index("tiny-contrast:\n") :].split("tiny-stage1:\n")
+    for figure in ("gallery/world: 4 images", "swaps/exchanged: the true one wins, compared"):
+        assert figure in contrast
+        assert figure in both
+    assert "judged" not in contrast  # ITM was not learnt there
+    assert "swaps/exchanged: the true one wins, judged" in both
+    assert "seeing adds" in both
+    first, second = Run(folder / "2-tiny-stage1"), Run(folder / "3-tiny-stage2")
     assert second.stage_json["start"]["folder"] == str(first.folder.resolve())
 
     assert main(["train", "blip2/tiny", "--out", str(folder), *fields]) == MISTAKE
@@ -56,7 +62,7 @@ def test_a_chain_trains_resumes_and_states_its_figures(
     assert second.finished
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--tasks", "world/count"]) == MISTAKE
-    assert "2-tiny-stage2" in capsys.readouterr().err
+    assert "3-tiny-stage2" in capsys.readouterr().err
     assert main(["evaluate", str(first.folder), "--tasks", "swaps/replaced", "--num", "3"]) == 0
     assert "swaps/replaced: the true one wins, compared" in capsys.readouterr().out
     assert main(["evaluate", str(second.folder), "--tasks", "swaps/replaced"]) == MISTAKE
@@ -82,8 +88,8 @@ def test_a_chain_is_shown_checked_and_priced(capsys: pytest.CaptureFixture[str])
 
 def test_a_field_of_a_chain_is_a_field_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "blip2/tiny", "--steps", "3"]) == MISTAKE
-    assert "--stages.0.steps" in capsys.readouterr().err
-    assert main(["train", "blip2/tiny", "--stages.1.model.connector.num-queries", "8"]) == MISTAKE
+    assert "--stages.2.steps" in capsys.readouterr().err
+    assert main(["train", "blip2/tiny", "--stages.2.model.connector.num-queries", "8"]) == MISTAKE
     assert "do not fit 'blip2/tiny-stage2'" in capsys.readouterr().err
     assert main(["train", "blip2/tiny", "--asked", "world/counting"]) == MISTAKE
     assert "Did you mean 'world/count'" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The Q-Former against public implementations, its three attention patterns, and its start from a BERT."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,19 @@ def test_a_fresh_qformer_has_berts_initial_values() -> None:
     assert 0.018 < float(state["queries"].std()) < 0.022
     assert 0.018 < float(state["layers.0.cross.value.weight"].std()) < 0.022
     assert not bool(state["layers.1.query_ffn.widen.bias"].any())
+
+
+def test_other_initial_values_are_of_what_starts_fresh_alone(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "reader")
+    config = QFormerConfig(width=16, layers=3, heads=2, ffn_width=24, start_from=str(folder), initializer_range=0.3)
+    torch.manual_seed(0)
+    wide, narrow = (one.build(SOURCE, TARGET).state_dict() for one in (config, replace(config, initializer_range=0.02)))
+    for fresh in ("queries", "layers.0.cross.key.weight"):
+        assert 0.2 < float(wide[fresh].std()) < 0.4
+        assert float(narrow[fresh].std()) < 0.03
+    assert torch.equal(wide["layers.0.attention.key.weight"], narrow["layers.0.attention.key.weight"])
+    with pytest.raises(ValueError, match=r"initializer_range=0.0\) must be above 0"):
+        replace(config, initializer_range=0.0)
 
 
 def test_a_start_that_does_not_fit_says_what_differs(tmp_path: Path) -> None:

@@ -71,6 +71,20 @@ def test_weights_are_shares_and_epochs_are_exact() -> None:
     assert len({name for name in names(even, 0, 80) if name[0] == "a"}) == 30
 
 
+def test_a_block_is_of_one_source_and_weights_share_out_blocks() -> None:
+    sources = (Source(of=Letters(name="a", length=30)), Source(of=Letters(name="b", length=13), weight=3.0))
+    mixture = Mixture(sources, seed=0, block=5)
+    assert len(mixture) == 40  # eight whole blocks of 43 samples
+    kinds = [{name[0] for name in names(mixture, 5 * block, 5 * block + 5)} for block in range(24)]
+    assert all(len(kind) == 1 for kind in kinds)
+    for epoch in range(3):
+        assert Counter(kind for (kind,) in kinds[8 * epoch : 8 * epoch + 8]) == {"a": 2, "b": 6}
+    seen = Counter(name for name in names(mixture, 0, 3 * 40) if name[0] == "a")
+    assert seen == {f"a{index}": 1 for index in range(30)}  # what an epoch leaves comes in the next
+    with pytest.raises(ValueError, match="block holds 1 sample or more, got 0"):
+        Mixture(sources, seed=0, block=0)
+
+
 def test_a_tiny_weight_still_gives_a_sample() -> None:
     mixture = mixed(Source(of=Letters(name="a", length=9)), Source(of=Letters(name="b", length=1), weight=1e-6))
     assert "b0" in names(mixture, 0, len(mixture))

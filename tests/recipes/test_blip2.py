@@ -80,7 +80,7 @@ def test_the_tiny_stage_trains_from_the_command_line(
     }  # fmt: skip
     fields = [part for name, value in small.items() for part in (f"--model.connector.{name}", str(value))]
     more = ["--steps", "4", "--batch-size", "4", "--log-every", "2", "--validate-every", "4", "--save-every", "4"]
-    more += ["--data.0.of.num-scenes", "16", "--validation.0.of.num-scenes", "4"]
+    more += ["--data.0.of.num-scenes", "16", "--validation.0.of.num-scenes", "4", "--start-from", "None"]
     main(["train", "blip2/tiny-stage1", "--out", str(tmp_path / "run"), *fields, *more])
     said = capsys.readouterr().out
     assert "Finished blip2/tiny-stage1: 4 steps" in said
