@@ -45,7 +45,8 @@ def train_command(chain: Chain | None, command: Train) -> Iterator[RenderableTyp
     names = ", then ".join(stage.name for stage in chain.stages)
     if main:
         yield f"Chain {chain.name}: {names}. Folder: {folder}"
-    train_chain(chain, folder, resume=command.resume is not None, start=command.start, tensorboard=board, main=main)
+    resume = command.resume is not None
+    train_chain(chain, folder, resume=resume, start=command.start, tensorboard=board, shard=command.shard, main=main)
     if not main:
         return
     trained = time.perf_counter() - began

@@ -24,6 +24,8 @@ class Train:
     """In place of a recipe: a run folder to go on with, to the same weights and log as an unbroken run."""
     start: Path | None = None
     """The run folder this stage starts from, in place of the newest finished run of the recipe it names."""
+    shard: bool = False
+    """Under torchrun: cut the language model's layers over the processes (FSDP2), in place of a copy in each."""
     tensorboard: bool = True
     """Write the curves as events into the run folder, for `tensorboard --logdir`, where tensorboard is installed."""
 

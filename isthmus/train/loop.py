@@ -11,7 +11,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from isthmus.measure.doctor import judge
 from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
-from isthmus.train import checkpoint
+from isthmus.train import checkpoint, sharding
 from isthmus.train.journal import Journal
 from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.progress import Progress, ProgressDisplay
@@ -31,27 +31,31 @@ def train(
     progress: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
     tensorboard: bool = False,
+    shard: bool = False,
 ) -> Run:
     """Train a stage into a run folder and return the finished run.
 
     `start` is the run folder that `stage.start_from` resolves to; without it the latest finished run is found.
     `progress` draws a bar (plain lines without a terminal); `on_progress` is called about once a second. Two runs of
-    one stage are equal bit for bit, and so is a run that was killed at any moment and resumed.
+    one stage are equal bit for bit, and so is a run that was killed at any moment and resumed. `shard` cuts the
+    language model's layers over the processes, which changes memory and nothing else: the folder is the same.
 
     Raises:
         ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
-            loss is not finite.
+            loss is not finite; `shard` with one process or no language model.
         OSError: no space is left to save in; the save before stays intact.
     """
     # Where only some objectives of alignment are asked for, heads and streams of the others get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=stage.model.llm is None)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
+    if shard:
+        sharding.check(stage, accelerator.num_processes)
     with (
         torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
     ):
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
-            setup = set_up(stage, folder, accelerator=accelerator, display=display)
+            setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard)
             Training(setup, folder, display=display, tensorboard=tensorboard).run()
     accelerator.wait_for_everyone()
     return Run(folder)
@@ -125,13 +129,15 @@ class Training:
         self._log(self.step, {"validation_loss": loss, "best": better})
         if better:
             self.best = Best(step=self.step, loss=loss)
+            kept = self.setup.kept_tensors()
             if self.main:
-                checkpoint.write_tensors_whole(self.folder / BEST_FILE, self.setup.kept_tensors())
+                checkpoint.write_tensors_whole(self.folder / BEST_FILE, kept)
         self.steps.skip_time()
 
     def _save(self) -> None:
         window = self.steps.window_state()
         self.skipped.update(gather_object(self.setup.feed.skipped()))
+        trained, optimizer = self.setup.kept_tensors(), self.setup.optimizer_tensors()
         if self.main:
             assert self.journal is not None
             state = {
@@ -141,13 +147,7 @@ class Training:
                 "validation_loss": self.validation_loss,
                 "skipped": sorted(self.skipped),
             }
-            checkpoint.save(
-                self.folder,
-                self.step,
-                trained=self.setup.kept_tensors(),
-                optimizer=self.setup.optimizer_tensors(),
-                state=state,
-            )
+            checkpoint.save(self.folder, self.step, trained=trained, optimizer=optimizer, state=state)
         self.setup.accelerator.wait_for_everyone()
         self.steps.skip_time()
 

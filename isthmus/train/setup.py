@@ -26,7 +26,7 @@ from isthmus.runs import (
     load_trained,
     saveable,
 )
-from isthmus.train import checkpoint, freeze, recompute
+from isthmus.train import checkpoint, freeze, recompute, sharding
 from isthmus.train.feed import Feed
 from isthmus.train.objectives.shared import Part, Shared
 from isthmus.train.objectives.whole import read_vectors
@@ -65,7 +65,10 @@ class Losses(nn.Module):
 
 @dataclasses.dataclass(kw_only=True)
 class Setup:
-    """Everything a run needs, ready for its next step. `module` is `losses`, wrapped for several processes."""
+    """Everything a run needs, ready for its next step. `module` is `losses`, wrapped for several processes.
+
+    `sharded`: the language model's layers are cut over the processes (`sharding.py`).
+    """
 
     stage: Stage
     accelerator: Accelerator
@@ -77,6 +80,7 @@ class Setup:
     report: freeze.FreezeReport
     kept: frozenset[str]
     saved: checkpoint.Saved | None
+    sharded: bool
 
     @property
     def num_steps(self) -> int:
@@ -84,12 +88,16 @@ class Setup:
         return self.feed.num_steps
 
     def kept_tensors(self) -> dict[str, Tensor]:
-        """What a save holds of the model: what learns, what it started from, connector and arrangement."""
-        return {name: tensor for name, tensor in saveable(self.model).items() if name in self.kept}
+        """What a save holds of the model: what learns, what it started from, connector and arrangement.
+
+        Nothing but on the main process; all processes must call it together.
+        """
+        kept = {name: tensor for name, tensor in saveable(self.model).items() if name in self.kept}
+        return sharding.gathered(kept, keep=self.accelerator.is_main_process)
 
     def optimizer_tensors(self) -> dict[str, Tensor]:
-        """What a save holds of the optimizer."""
-        return optimizer_tensors(self.optimizer)
+        """What a save holds of the optimizer; all processes must call it together, and the main one gets it."""
+        return sharding.gathered(optimizer_tensors(self.optimizer), keep=self.accelerator.is_main_process)
 
 
 def open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None, accelerator: Accelerator) -> bool:
@@ -173,8 +181,10 @@ def _fingerprint(model: Model, part: str) -> str | None:
     return None if config is None else str(config.fingerprint())
 
 
-def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay) -> Setup:
-    """Build the model, load start and save, freeze, warm the feature cache.
+def set_up(
+    stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay, shard: bool = False
+) -> Setup:
+    """Build the model, load start and save, freeze, shard it if asked, warm the feature cache.
 
     Raises:
         ValueError: `train` names nothing, weights do not fit, no usable data.
@@ -190,10 +200,14 @@ def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: Pro
     saved = checkpoint.latest(folder)
     if saved is not None:
         _load_save(model, saved, kept)
+    if shard:
+        sharding.apply(model, accelerator.device)
     model.to(accelerator.device)
     optimizer = stage.optimizer.build(model.named_parameters())
+    sharding.part_groups(optimizer)
     if saved is not None:
-        load_optimizer_tensors(optimizer, saved.optimizer())
+        own = sharding.own_parts(saved.optimizer(), dict(model.named_parameters()))
+        load_optimizer_tensors(optimizer, own)
     losses = Losses(model, stage)
     feed = Feed(
         stage,
@@ -209,12 +223,13 @@ def set_up(stage: Stage, folder: Path, *, accelerator: Accelerator, display: Pro
         accelerator=accelerator,
         model=model,
         losses=losses,
-        module=accelerator.prepare_model(losses),
+        module=losses if shard else accelerator.prepare_model(losses),
         optimizer=optimizer,
         feed=feed,
         report=freeze.report(model, optimizer),
         kept=frozenset(kept),
         saved=saved,
+        sharded=shard,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from isthmus.data.collate import Batch
+from isthmus.train import sharding
 from isthmus.train.drawn import drawn
 from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.objectives.shared import Part
@@ -58,11 +59,14 @@ class Steps:
                 syncs = number == len(batches) - 1
                 with contextlib.nullcontext() if syncs else setup.accelerator.no_sync(setup.module):
                     self._backward(batch, counts, parts[number])
+            if setup.sharded:
+                sharding.average_gradients(self.parameters)
             if is_due(step + 1, setup.num_steps, stage.log_every):
                 with autocast(setup):
                     self.signs = look(setup, batches[0])
         if stage.optimizer.clip_norm is not None:
-            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters, stage.optimizer.clip_norm)
+            clip = sharding.clip_gradients if setup.sharded else torch.nn.utils.clip_grad_norm_
+            self.grad_norm = clip(self.parameters, stage.optimizer.clip_norm)
         setup.optimizer.step()
         setup.optimizer.zero_grad(set_to_none=True)
         for name, count in counts.items():
@@ -186,9 +190,9 @@ class Steps:
 
 
 def autocast(setup: Setup) -> torch.autocast:
-    """bf16 compute when the stage asks for it."""
-    kind = setup.accelerator.device.type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=setup.stage.precision == "bf16")
+    """bf16 compute when the stage asks for it. Weights gathered for a layer are not kept in bf16 behind it."""
+    kind, half = setup.accelerator.device.type, setup.stage.precision == "bf16"
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=half, cache_enabled=not setup.sharded)
 
 
 def reduce_sum(setup: Setup, values: list[float]) -> list[float]:

@@ -6,11 +6,13 @@ A look costs a forward pass or two, so there are at most about forty in a run, a
 import math
 from typing import TYPE_CHECKING
 
+from accelerate.utils import broadcast_object_list
+
 from isthmus.data.collate import Batch
 from isthmus.measure.checkup import check_up
 from isthmus.measure.doctor import Facts
 from isthmus.measure.signs import gradient_norms
-from isthmus.train import freeze
+from isthmus.train import freeze, sharding
 from isthmus.train.objectives.gather import apart
 from isthmus.train.objectives.itc import ITC
 from isthmus.train.objectives.itg import ITG
@@ -51,14 +53,18 @@ def is_due(step: int, num_steps: int, log_every: int) -> bool:
 def look(setup: "Setup", batch: Batch) -> dict[str, float]:
     """The signs of a model whose gradients have just come, over a batch of this process; modes are restored.
 
-    Other processes than the main one look at nothing.
+    Other processes than the main one look at nothing, or, sharded, along with it at its batch.
     """
-    if not setup.accelerator.is_main_process:
+    main = setup.accelerator.is_main_process
+    if not main and not setup.sharded:
         return {}
-    norms = {f"grad_norm {part}": norm for part, norm in gradient_norms(setup.model.named_parameters()).items()}
+    if setup.sharded:
+        [batch] = broadcast_object_list([batch])
+    found = gradient_norms(sharding.norms_only(setup.model.named_parameters()))
+    norms = {f"grad_norm {part}": norm for part, norm in found.items()}
     losses = facts_of(setup.stage, setup.num_steps).losses
     setup.model.eval()
     with apart():
         signs = check_up(setup.model, batch.to(setup.accelerator.device), losses)
     freeze.set_modes(setup.model)
-    return {**signs, **norms}
+    return {**signs, **norms} if main else {}

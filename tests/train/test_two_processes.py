@@ -17,16 +17,17 @@ from isthmus.train.loop import train
 HERE = Path(__file__).parent
 
 
-def launch(models: Path, run: Path, kind: str) -> None:
+def launch_program(name: str, *arguments: str) -> None:
+    """Run a program of this folder in two processes."""
     path = os.pathsep.join([str(HERE), str(HERE.parent), str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")])
-    program = [str(HERE / "two_processes.py"), str(models), str(run), kind]
+    program = [str(HERE / name), *arguments]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     said = subprocess.run(
         [sys.executable, *launcher, *program],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # a busy machine starts processes slowly
     )
     assert said.returncode == 0, said.stdout + said.stderr
 
@@ -37,7 +38,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     tiny_stage(tmp_path)
     medley_stage(tmp_path)
     train(stage_of(tmp_path, kind), tmp_path / "one", progress=False)
-    launch(tmp_path, tmp_path / "two", kind)
+    launch_program("two_processes.py", str(tmp_path), str(tmp_path / "two"), kind)
     one, two = Run(tmp_path / "one"), Run(tmp_path / "two")
     assert [line["step"] for line in one.log()] == [line["step"] for line in two.log()]
     for ours, theirs in zip(one.log(), two.log(), strict=True):
