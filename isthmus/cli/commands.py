@@ -60,7 +60,7 @@ class Evaluate:
     blind: bool = False
     """Ask over the mean image too, and say how much seeing adds, with 95% bounds."""
     judge: int = 128
-    """Without a language model: how many of the best of each search are judged again together."""
+    """Without a language model: how many of the best of each search are judged again together, where ITM was learnt."""
     batch_size: int = 32
     """Questions answered at a time."""
 

@@ -42,9 +42,6 @@ class Stage:
     schedule: Cosine = field(default_factory=Cosine)
     batch_size: int = 16
     """Samples in one optimizer step, over all processes and micro-batches."""
-    mix: Literal["samples", "batches"] = "samples"
-    """What the weights of several sources share out: samples, or whole batches, so that a batch is of one source and
-    its negatives are of the same kind."""
     micro_batch_size: int | None = None
     """Samples of one process in one forward pass; None takes a process's whole share at once."""
     epochs: float | None = None
@@ -79,8 +76,11 @@ class Stage:
         if self.micro_batch_size is not None:
             _positive(self.name, micro_batch_size=self.micro_batch_size)
         _positive(self.name, batch_size=self.batch_size, log_every=self.log_every, save_every=self.save_every)
-        if self.mix not in ("samples", "batches"):
-            raise ValueError(f"Stage {self.name!r}: `mix` is 'samples' or 'batches', got {self.mix!r}.")
+        if len({source.whole_batches for source in self.data}) > 1:
+            raise ValueError(
+                f"Stage {self.name!r}: some sources of `data` fill whole batches and others do not. Set whole_batches "
+                f"for all of them or for none."
+            )
         if self.cached_views < 0 or self.validate_every < 0:
             raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")
         for objective in self.objectives:
@@ -97,7 +97,7 @@ class Stage:
     @property
     def block(self) -> int:
         """Samples of one source that stand together in the data."""
-        return self.batch_size if self.mix == "batches" else 1
+        return self.batch_size if self.data[0].whole_batches else 1
 
     def num_steps(self, samples_per_epoch: int) -> int:
         """Optimizer steps of this stage over data of this many samples an epoch."""

@@ -22,7 +22,8 @@ def small(tiny: list[str], root: Path) -> list[str]:
     made += ["--stages.2.data.0.of.questions", "1", "--stages.2.data.0.of.no-caption"]
     made += ["--stages.2.validation.0.of.questions", "1", "--stages.2.validation.0.of.no-caption"]
     for number in (0, 1):  # scenes alone
-        made += [f"--stages.{number}.data.1.weight", "1e-9", f"--stages.{number}.mix", "samples"]
+        made += [f"--stages.{number}.data.{source}.no-whole-batches" for source in "01"]
+        made += [f"--stages.{number}.data.1.weight", "1e-9"]
     for number in (0, 1, 2):
         stage = f"--stages.{number}"
         made += [f"{stage}.model.encoder.name", tower, f"{stage}.model.encoder.image-size", size]

@@ -10,7 +10,9 @@ from tiny_stage import Swatches, tiny_stage
 from torch import nn
 
 from isthmus.config import from_json, to_json
-from isthmus.model import Model
+from isthmus.data.sources.base import Source
+from isthmus.model import Model, VisionLanguageModel
+from isthmus.train.feed import Feed
 from isthmus.train.objectives import Objective
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors, set_rates
 from isthmus.train.stage import TYPES, AdamW, Cosine, Stage
@@ -47,6 +49,7 @@ def test_a_stage_reads_back_equal_from_json(root: Path) -> None:
         ({"save_every": 0}, "`save_every` must be 1 or more"),
         ({"micro_batch_size": 0}, "`micro_batch_size` must be 1 or more"),
         ({"cached_views": -1}, "must be 0 or more"),
+        ({"data": (Source(of=Swatches(), whole_batches=True), Source(of=Swatches()))}, "whole_batches for all of them"),
     ],
 )
 def test_a_stage_that_cannot_run_is_refused_when_built(root: Path, changes: dict, said: str) -> None:
@@ -63,6 +66,14 @@ def test_an_objective_the_model_cannot_give_is_refused_when_built(root: Path) ->
 def test_an_objective_says_itself_what_it_cannot_take(root: Path) -> None:
     with pytest.raises(ValueError, match="LinearConfig cannot read text"):
         tiny_stage(root, objectives=(NeedsText(),))
+
+
+def test_whole_batches_are_of_one_source_each(root: Path) -> None:
+    data = tuple(Source(of=Swatches(num=12, text_every=blind), whole_batches=True) for blind in (0, 1))
+    stage = tiny_stage(root, data=data, batch_size=4)
+    feed = Feed(stage, VisionLanguageModel(stage.model, with_encoder=False), device=torch.device("cpu"))
+    plans = [{len(batch.plans) for batch in feed.step(step)} for step in range(6)]
+    assert sorted(count for (count,) in plans) == [0, 0, 0, 4, 4, 4]
 
 
 def test_epochs_become_steps_rounded_up(root: Path) -> None:

@@ -35,6 +35,9 @@ class Source:
 
     of: SourceConfig
     weight: float = 1.0
+    whole_batches: bool = False
+    """A batch is of this source alone, so that what is compared within it is of one kind. All sources of a stage or
+    none; weights then share out batches."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight < float("inf"):
