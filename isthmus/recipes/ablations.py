@@ -1,4 +1,4 @@
-"""Two ablations that BLIP-2 published, at the size of the bundled models, in minutes on two cores.
+"""Two ablations that BLIP-2 published, at the size of the bundled models, in about an hour on two cores each.
 
 Paper: Li et al., arXiv:2301.12597: what writing captions does for retrieval (section 4.4, table 6), and what the first
 stage does for the second (section 4.1, figure 5).
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from isthmus.compare.costs import training_work
 from isthmus.compare.study import Arm, Study
-from isthmus.recipes.blip2_tiny import tiny_stage1, tiny_stage2
+from isthmus.recipes.blip2_tiny import tiny_contrast, tiny_stage1, tiny_stage2
 from isthmus.train.objectives import ITG
 from isthmus.train.stage import Stage
 
@@ -16,12 +16,14 @@ SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
 QUERIES = 16
 """Half of the paper's, so that more steps fit in the time."""
 STEPS = 128
-"""Of the arm with ITG: by FLOPs, what leaves about half an hour on two cores for 16 judged runs."""
+"""Of the arm with ITG, after `CONTRAST`."""
+CONTRAST = 160
+"""Steps in which the queries learn to compare, before all that is studied here: without them they see nothing yet."""
 
 
 def _shorter(stage: Stage, steps: int) -> Stage:
     connector = replace(stage.model.connector, num_queries=QUERIES)  # type: ignore[call-arg]
-    return replace(stage, model=replace(stage.model, connector=connector), steps=steps)
+    return replace(stage, model=replace(stage.model, connector=connector), steps=steps, start_from=None)
 
 
 def with_itg() -> Study:
@@ -31,24 +33,26 @@ def with_itg() -> Study:
 
     Sources (here = chosen for this study):
         base: the recipe `blip2/tiny-stage1`
-        base.model.connector.num_queries, base.steps: here: what half an hour on two cores allows
+        base.model.connector.num_queries, base.steps: here: what about an hour on two cores allows
         arms: paper section 4.4, table 6: ITC and ITM, with and without ITG; the steps of the arm without it are those
-            of the base times the ratio of both arms' training FLOPs, in closed form
+            of the base times the ratio of both arms' training FLOPs, in closed form. Both go on from one shorter
+            `blip2/tiny-contrast`
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
     base = _shorter(tiny_stage1(), STEPS)
     without = replace(base, objectives=tuple(one for one in base.objectives if not isinstance(one, ITG)))
     steps = round(STEPS * training_work(base) / training_work(without))
+    before = (_shorter(tiny_contrast(), CONTRAST),)
     return Study(
         name="blip2/with-itg",
         base=base,
         arms=(
-            Arm(name="ITC + ITM", replace=(("objectives", without.objectives), ("steps", steps))),
-            Arm(name="ITC + ITM + ITG"),
+            Arm(name="ITC + ITM", replace=(("objectives", without.objectives), ("steps", steps)), before=before),
+            Arm(name="ITC + ITM + ITG", before=before),
         ),
         seeds=SEEDS,
-        tune_rates=(1e-3, 2e-3),
+        tune_rates=(3e-4, 6e-4),
         tune_seeds=(101,),
         tune_fraction=0.4,
         tasks=("gallery/world", "gallery/textbook", "swaps/exchanged", "swaps/replaced"),
@@ -68,26 +72,26 @@ def with_stage1() -> Study:
 
     Sources (here = chosen for this study):
         base: the recipe `blip2/tiny-stage2`
-        base.model.connector.num_queries, base.steps, base.batch_size: here: what half an hour on two cores allows
-        arms: paper section 4.1, figure 5: with and without representation learning; the stage before is the recipe
-            `blip2/tiny-stage1`, its steps are taken off the arm's own
+        base.model.connector.num_queries, base.steps: here: what about an hour on two cores allows
+        arms: paper section 4.1, figure 5: with and without representation learning; the stages before are the recipes
+            `blip2/tiny-contrast` and `blip2/tiny-stage1`, their steps are taken off the arm's own
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
-    steps, first = 240, 100
+    steps, aligned = 400, 40
     return Study(
         name="blip2/with-stage1",
-        base=replace(_shorter(tiny_stage2(), steps), start_from=None, batch_size=8),
+        base=_shorter(tiny_stage2(), steps),
         arms=(
             Arm(name="stage 2 alone"),
             Arm(
                 name="stage 1, then stage 2",
-                replace=(("steps", steps - first),),
-                before=(_shorter(tiny_stage1(), first),),
+                replace=(("steps", steps - CONTRAST - aligned),),
+                before=(_shorter(tiny_contrast(), CONTRAST), _shorter(tiny_stage1(), aligned)),
             ),
         ),
         seeds=SEEDS,
-        tune_rates=(1e-3, 3e-3),
+        tune_rates=(5e-4, 1.5e-3),
         tune_seeds=(101,),
         tune_fraction=0.4,
         tasks=("world/attribute", "world/position", "world/count"),

@@ -17,14 +17,18 @@ def test_with_itg_gives_both_arms_the_same_flops() -> None:
     assert without.steps > whole.steps
     assert training_work(without) == pytest.approx(training_work(whole), rel=0.5 / whole.steps)
     assert study.judge
+    contrast, same = (study.before(arm.name, seed=3) for arm in study.arms)
+    assert contrast == same  # both go on from one run
+    assert [type(one) for one in contrast[0].objectives] == [ITC]
     assert (len(study.seeds), study.at("ITC + ITM", rate=1e-3, seed=1).steps) == (8, without.steps)
 
 
 def test_with_stage1_gives_both_arms_the_same_steps() -> None:
     study = with_stage1()
     alone, after = study.stages().values()
-    (first,) = study.before("stage 1, then stage 2", seed=5)
-    assert alone.steps == (first.steps or 0) + (after.steps or 0)
+    compared, first = study.before("stage 1, then stage 2", seed=5)
+    assert alone.steps == sum(stage.steps or 0 for stage in (compared, first, after))
+    assert first.model == compared.model
     assert (alone.start_from, after.train, alone.train) == (None, ("connector",), ("connector",))
     assert after.model == alone.model
     assert after.model.connector.continues(first.model.connector)
