@@ -42,6 +42,7 @@ def test_leaves_of_nested_configs() -> None:
         ("of.task", "kind"),
         ("of.split", "train"),
         ("weight", 2.0),
+        ("whole_batches", False),
     ]
 
 
