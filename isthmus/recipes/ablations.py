@@ -1,4 +1,4 @@
-"""Two ablations that BLIP-2 published, at the size of the bundled models, in about an hour on two cores each.
+"""Two ablations that BLIP-2 published, at the size of the bundled models: by estimate an hour on two cores each.
 
 Paper: Li et al., arXiv:2301.12597: what writing captions does for retrieval (section 4.4, table 6), and what the first
 stage does for the second (section 4.1, figure 5).

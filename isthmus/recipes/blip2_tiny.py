@@ -25,7 +25,7 @@ SCENES = 4_000
 def tiny_contrast() -> Stage:
     """BLIP-2's first stage on the bundled models, its cheapest objective alone: images and texts are compared.
 
-    Comparing costs about a sixth of all three objectives together, so a laptop's first minutes go to it.
+    Comparing costs less than a quarter of all three objectives together, so a laptop's first minutes go to it.
 
     Sources (here = chosen for the small models; the rest as in blip2/stage1):
         name, start_from: here

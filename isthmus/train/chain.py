@@ -53,7 +53,7 @@ class Chain:
                 )
 
     def folders(self, folder: Path) -> tuple[Path, ...]:
-        """The run folder of every stage inside the chain's: `1-tiny-stage1`, `2-tiny-stage2`."""
+        """The run folder of every stage inside the chain's: `1-tiny-contrast`, `2-tiny-stage1`."""
         return tuple(
             folder / f"{number}-{stage.name.split('/')[-1]}" for number, stage in enumerate(self.stages, start=1)
         )
