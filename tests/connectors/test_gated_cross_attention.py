@@ -113,7 +113,7 @@ def test_costs_are_those_of_the_paper_and_of_the_counter() -> None:
     assert config.parameters(clip, llm) == 63_019_008 + 4_096 + 8 * 139_476_994
     assert config.flops(clip, llm) == 11_525_947_392
     connector = opened()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter:
         look(connector, [[0, 0, 0, 0, 0]], (0,), images(1))
     assert 4 * counter.get_total_flops() == PLAIN.layer_flops(SOURCE, TARGET, views=1, positions=5)
 
