@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from isthmus.compare.costs import training_work
 from isthmus.compare.study import Arm, Study
+from isthmus.connectors.qformer import QFormerConfig
 from isthmus.recipes.blip2_tiny import tiny_contrast, tiny_stage1, tiny_stage2
 from isthmus.train.objectives import ITG
 from isthmus.train.stage import Stage
@@ -15,14 +16,16 @@ from isthmus.train.stage import Stage
 SEEDS = (1, 2, 3, 4, 5, 6, 7, 8)
 QUERIES = 16
 """Half of the paper's, so that more steps fit in the time."""
-STEPS = 128
+STEPS = 64
 """Of the arm with ITG, after `CONTRAST`."""
 CONTRAST = 160
 """Steps in which the queries learn to compare, before all that is studied here: without them they see nothing yet."""
 
 
-def _shorter(stage: Stage, steps: int) -> Stage:
-    connector = replace(stage.model.connector, num_queries=QUERIES)  # type: ignore[call-arg]
+def shorter(stage: Stage, steps: int, num_queries: int = QUERIES) -> Stage:
+    """A stage of the chain `blip2/tiny` with other numbers of steps and queries, and fresh weights."""
+    assert isinstance(stage.model.connector, QFormerConfig)
+    connector = replace(stage.model.connector, num_queries=num_queries)
     return replace(stage, model=replace(stage.model, connector=connector), steps=steps, start_from=None)
 
 
@@ -40,10 +43,10 @@ def with_itg() -> Study:
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
-    base = _shorter(tiny_stage1(), STEPS)
+    base = shorter(tiny_stage1(), STEPS)
     without = replace(base, objectives=tuple(one for one in base.objectives if not isinstance(one, ITG)))
     steps = round(STEPS * training_work(base) / training_work(without))
-    before = (_shorter(tiny_contrast(), CONTRAST),)
+    before = (shorter(tiny_contrast(), CONTRAST),)
     return Study(
         name="blip2/with-itg",
         base=base,
@@ -81,13 +84,13 @@ def with_stage1() -> Study:
     steps, aligned = 400, 40
     return Study(
         name="blip2/with-stage1",
-        base=_shorter(tiny_stage2(), steps),
+        base=shorter(tiny_stage2(), steps),
         arms=(
             Arm(name="stage 2 alone"),
             Arm(
                 name="stage 1, then stage 2",
                 replace=(("steps", steps - CONTRAST - aligned),),
-                before=(_shorter(tiny_contrast(), CONTRAST), _shorter(tiny_stage1(), aligned)),
+                before=(shorter(tiny_contrast(), CONTRAST), shorter(tiny_stage1(), aligned)),
             ),
         ),
         seeds=SEEDS,

@@ -8,6 +8,8 @@ from isthmus.connectors.average_pool import AveragePoolConfig
 from isthmus.connectors.mlp import MlpConfig
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
 from isthmus.connectors.qformer import QFormerConfig
+from isthmus.recipes.ablations import shorter
+from isthmus.recipes.blip2_tiny import tiny_contrast, tiny_stage1, tiny_stage2
 from isthmus.recipes.bundled import READER
 from isthmus.recipes.quickstart import stage
 from isthmus.recipes.shelf import arms
@@ -19,6 +21,8 @@ ARMS = (
     Arm(name="q-former", replace=(("model.connector", QFormerConfig(num_queries=36, dropout=0.0, **READER)),)),
 )
 """144 tokens without compression, and three ways to 36 tokens."""
+CONTRAST, ALL_OBJECTIVES = 300, 50
+"""Steps of the first stage before the aligned Q-Former: ITC alone, then all three objectives."""
 
 
 def quickstart() -> Study:
@@ -48,12 +52,29 @@ def quickstart() -> Study:
     )
 
 
+def aligned() -> Arm:
+    """The Q-Former as BLIP-2 trains it: aligned with texts by its first stage, before it meets the language model.
+
+    Its optimiser is that of the recipe `blip2/tiny-stage2`, and it tries lower rates than the other arms: at theirs its
+    queries become one.
+    """
+    encoder = stage().model.encoder
+    earlier = (shorter(tiny_contrast(), CONTRAST, 36), shorter(tiny_stage1(), ALL_OBJECTIVES, 36))
+    own = shorter(tiny_stage2(), 1, 36)
+    return Arm(
+        name="q-former, aligned",
+        replace=(("model.connector", own.model.connector), ("optimizer", own.optimizer)),
+        before=tuple(replace(one, model=replace(one.model, encoder=encoder)) for one in earlier),
+        rates=(5e-4, 1.5e-3, 5e-3),
+    )
+
+
 def readme() -> Study:
-    """The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.
+    """The quickstart, longer, with five seeds, more questions, an aligned Q-Former and a trained text-only arm.
 
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
-        arms: as in the study `quickstart`
+        arms: as in the study `quickstart`; and the Q-Former after BLIP-2's first stage, arXiv:2301.12597, section 3
         name, base.steps, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
@@ -61,6 +82,7 @@ def readme() -> Study:
         quickstart(),
         name="readme",
         base=replace(stage(), steps=160, save_every=160, validate_every=40),
+        arms=(*ARMS, aligned()),
         seeds=(1, 2, 3, 4, 5),
         tune_fraction=0.5,
         items_per_task=100,
