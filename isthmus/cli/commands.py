@@ -61,6 +61,12 @@ class Evaluate:
     """Ask over the mean image too, and say how much seeing adds, with 95% bounds."""
     judge: int = 128
     """Without a language model: how many of the best of each search are judged again together, where ITM was learnt."""
+    prompt: str = ""
+    """How questions are put, as "Question: {} Short answer:"; by default as the run was trained."""
+    num_beams: int = 1
+    """Beams of the search for an answer; 1 is greedy."""
+    length_penalty: float = 1.0
+    """With beams: below 0 short answers are preferred, above 0 long ones."""
     batch_size: int = 32
     """Questions answered at a time."""
 
@@ -75,10 +81,14 @@ class Ask:
     """A file: a picture, a video or, for a run with an audio branch, a sound."""
     question: Positional[str]
     """The question, without a mark for the file."""
+    prompt: str = ""
+    """How the question is put, as "Question: {} Short answer:"; by default as the run was trained."""
     max_new_tokens: int = 32
     """Longest answer, in tokens."""
     num_beams: int = 1
     """Beams of the search; 1 is greedy."""
+    length_penalty: float = 1.0
+    """With beams: below 0 short answers are preferred, above 0 long ones."""
     answer: AnswerForm = "free"
     """Ask for a form of answer, in LLaVA-1.5's words: short is a single word or phrase."""
     draw: Path | None = None
@@ -110,7 +120,7 @@ class Doctor:
     """Say whether a run learns: the signs beside what they should be, known failures by name, and what to do."""
 
     run: Positional[Path]
-    """A run folder, finished, going on or broken off."""
+    """A run folder, finished, going on or broken off; or a chain's: each of its runs is then looked at."""
     num: int = 64
     """Held-out samples for one more look at the weights; 0 reads the log alone."""
 

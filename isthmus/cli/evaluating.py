@@ -1,7 +1,7 @@
 """Evaluate one run from the command line: its tasks, answers, and accuracies beside what can be had without looking."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from isthmus.cli.commands import Evaluate
 from isthmus.config import did_you_mean
+from isthmus.data.question_forms import put_as
 from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
@@ -18,7 +19,7 @@ from isthmus.evaluate.grounding import grounding
 from isthmus.evaluate.levels import Levels, levels
 from isthmus.evaluate.record import Answer, Control, accuracy, write_answers
 from isthmus.evaluate.retrieval import retrieve
-from isthmus.evaluate.runner import evaluate
+from isthmus.evaluate.runner import SHORT, evaluate
 from isthmus.evaluate.sight import SeesImages, open_run
 from isthmus.model import VisionLanguageModel
 from isthmus.runs import Run
@@ -61,7 +62,7 @@ def evaluate_run(command: Evaluate) -> Scored:
     """Ask the run every question of the named tasks, and save the answers in the run's folder.
 
     Raises:
-        ValueError: no run, or an unknown task.
+        ValueError: no run, an unknown task, or a form of questions that the run's prompt does not take.
     """
     check_tasks(command.tasks)
     for name in command.tasks:
@@ -70,20 +71,22 @@ def evaluate_run(command: Evaluate) -> Scored:
     run = Run(command.run)
     if command.blind and command.control != "none":
         raise ValueError("--blind asks with the image and with the mean image: leave out --control.")
+    prompt = put_as(run.model_config.prompt, command.prompt) if command.prompt else run.model_config.prompt
     model, encoder = open_run(run, "cuda" if torch.cuda.is_available() else "cpu")
+    model.config = replace(model.config, prompt=prompt)
     every: list[Answer] = []
     answers_blind: list[Answer] = []
     rows: list[Row] = []
     for name in track(command.tasks or DEFAULT_TASKS, "Asking"):
         items = BENCHMARKS[name].items("test", command.num)
-        answers = _ask(name, model, items, encoder, command.batch_size, command.control)
+        answers = _ask(name, model, items, encoder, command, command.control)
         blind = levels(items, BENCHMARKS[name].items("train", REFERENCE))
         boxes = items[0].meta.get("metric") == "box"
         scores = grounding([one.prediction for one in answers], [one.answers for one in answers]) if boxes else None
         cover = None if scores is None else scores.mean_iou
         seeing = None
         if command.blind:
-            unseen = _ask(name, model, items, encoder, command.batch_size, "mean-image")
+            unseen = _ask(name, model, items, encoder, command, "mean-image")
             seeing = _seeing(answers, unseen)
             answers_blind += unseen
         rows.append(
@@ -111,12 +114,13 @@ def _ask(
     model: VisionLanguageModel,
     items: Sequence[Sample],
     encoder: SeesImages,
-    batch_size: int,
+    command: Evaluate,
     control: Control,
 ) -> list[Answer]:
     if BENCHMARKS[name].form == "retrieval":
         return retrieve(model, items, encoder=encoder, control=control)
-    return evaluate(model, items, encoder=encoder, batch_size=batch_size, control=control)
+    options = replace(SHORT, num_beams=command.num_beams, length_penalty=command.length_penalty)
+    return evaluate(model, items, encoder=encoder, batch_size=command.batch_size, generation=options, control=control)
 
 
 def _together(rows: Sequence[Row], answers: Sequence[Answer], unseen: Sequence[Answer]) -> Row:

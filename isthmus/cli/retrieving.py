@@ -66,6 +66,8 @@ def retrieve_run(command: Evaluate) -> Found:
             f"{command.run} was trained without a language model: chance stands beside what it finds, and there is no "
             f"control to ask. Leave out --control and --blind."
         )
+    if command.prompt or command.num_beams > 1:
+        raise ValueError(f"{command.run} writes no answers: leave out --prompt and --num-beams.")
     for name in command.tasks:
         if name not in ALIGNMENT:
             raise ValueError(

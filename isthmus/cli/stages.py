@@ -27,7 +27,15 @@ TYPES: dict[str, type] = {**models.TYPES, **sources.TYPES, **{made.__name__: mad
 
 def saved_stage(folder: Path) -> Stage:
     """The stage that a run folder was started with. Raises ValueError when the folder holds none."""
-    stage = from_json(Run(folder).stage_json["stage"], TYPES)
+    told = Run(folder).stage_json
+    try:
+        stage = from_json(told["stage"], TYPES)
+    except ValueError as error:
+        version, commit = told.get("isthmus"), told.get("commit")
+        raise ValueError(
+            f"{folder} was saved by isthmus {version}{f', commit {commit}' if commit else ''}, and this one does not "
+            f"read its stage: {error} Open it with that version, or train it again."
+        ) from error
     if not isinstance(stage, Stage):
         raise ValueError(f"{folder} names a {type(stage).__name__} where a Stage belongs.")
     return stage

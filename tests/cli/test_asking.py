@@ -1,8 +1,10 @@
 """`isthmus ask` takes pictures, videos and sounds by path, and says what it cannot take."""
 
+import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny_ears import save_ear
 
 from isthmus.app.files import kind_of
@@ -59,3 +61,28 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
         kind_of(text)
     with pytest.raises(ValueError, match=r"No file '.*nothing\.flac'"):
         kind_of(tmp_path / "nothing.flac")
+
+
+def test_a_run_of_captions_is_asked_in_blip2s_words(
+    tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, picture = tmp_path / "run", tmp_path / "red.png"
+    Image.new("RGB", (40, 30), "red").save(picture)
+    few = ["--data.0.of.num-scenes", "8", "--validation.0.of.num-scenes", "4"]
+    only = ["--model.prompt", "caption"]
+    assert main(["train", "llava15/tiny-stage1", "--out", str(run), *tiny, *SMALL, *few, *only]) == 0
+    capsys.readouterr()
+    question = ["ask", str(run), str(picture), "Which colour?", "--max-new-tokens", "3"]
+    assert main(question) == MISTAKE
+    said = capsys.readouterr().err
+    assert "trained on captions alone (prompt Caption)" in said
+    assert "--prompt 'Question: {} Answer:'" in said
+    assert main(["ask", str(run), str(picture), "", "--max-new-tokens", "3"]) == 0
+    beams = ["--prompt", "Question: {} Short answer:", "--num-beams", "5", "--length-penalty", "-1"]
+    assert main([*question, *beams]) == 0
+    assert main(["evaluate", str(run), "--tasks", "world/count", "--num", "4", *beams]) == 0
+    lines = (run / "report" / "answers-none.jsonl").read_text().splitlines()
+    assert len(lines) == 4
+    assert all(json.loads(line)["prompt"].endswith("? Short answer:") for line in lines)
+    assert main([*question, "--prompt", "Answer:"]) == MISTAKE
+    assert "holds its place once" in capsys.readouterr().err

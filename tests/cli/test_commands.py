@@ -39,6 +39,22 @@ def test_train_evaluate_and_ask(tmp_path: Path, tiny: list[str], capsys: pytest.
     assert capsys.readouterr().out.endswith("\n")
 
 
+def test_a_run_of_another_version_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {
+        "isthmus": "0.0.9",
+        "commit": "abc123",
+        "stage": {"type": "Stage", "name": "old", "model": {}, "mix": "batches"},
+    }
+    (tmp_path / "stage.json").write_text(json.dumps(told))
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n')
+    assert main(["doctor", str(tmp_path)]) == MISTAKE
+    said = capsys.readouterr().err
+    assert (
+        "saved by isthmus 0.0.9, commit abc123, and this one does not read its stage: Stage has no field 'mix'" in said
+    )
+    assert "Open it with that version" in said
+
+
 def test_runs_are_numbered_below_the_runs_folder(
     tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -160,6 +160,26 @@ def test_text_alone_is_answered_as_by_ids(family: str, root: Path) -> None:
     assert len(written[0]) == 6 or own[len(written[0])] == 2
 
 
+@pytest.mark.parametrize("family", ["opt", "t5"])
+def test_five_beams_and_a_length_penalty_are_those_of_transformers(family: str, root: Path) -> None:
+    model = config(family, root).build()
+    ids = torch.tensor([[1, 40, 50, 60, 70]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    likeliest = model.generate(model.embed(ids), ids, mask, Generation(max_new_tokens=8, num_beams=5))[0]
+    stops = tuple(one for one in range(4, 132) if one not in likeliest)  # half of the rest ends an answer
+    lengths = []
+    for penalty in (-3.0, 0.0, 3.0):
+        options = Generation(max_new_tokens=8, num_beams=5, length_penalty=penalty)
+        [written] = model.generate(model.embed(ids), ids, mask, options, stops)
+        own = model.model.generate(
+            ids, attention_mask=mask.long(), max_new_tokens=8, num_beams=5, length_penalty=penalty,
+            do_sample=False, eos_token_id=[*model.ends, *stops],
+        )[0, 1 if family == "t5" else 5 :].tolist()  # fmt: skip
+        assert written == own[: len(written)]
+        lengths.append(len(written))
+    assert lengths[0] < lengths[2]
+
+
 def test_sampling_follows_the_seed_and_stop_tokens_end_an_answer(root: Path) -> None:
     model = config("llama", root).build()
     ids, embeddings, mask = inputs(model, 32, (6,), left=True)
