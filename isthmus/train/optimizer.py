@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 _ENTRIES = ("step", "exp_avg", "exp_avg_sq")
+_BEFORE_BLOCKS = ("embed", "cls_token", "reg_token", "dist_token", "mask_token", "pre_lay", "norm_pre")
+"""What is in the names of parameters before a tower's first block, in `transformers` (`pre_layrnorm`) and timm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,8 @@ class AdamW:
             blocks = {name: _block(name, path) for name in names if within(name, path)}
             count = 1 + max((block for block in blocks.values() if block is not None), default=-1)
             for name, block in blocks.items():
-                embeds = block is None and "embed" in name
-                scales[name] *= factor ** (count + 1 if embeds else 1 if block is None else count - block)
+                before = block is None and any(part in name for part in _BEFORE_BLOCKS)
+                scales[name] *= factor ** (count + 1 if before else 1 if block is None else count - block)
         return scales
 
     def build(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> torch.optim.AdamW:

@@ -81,12 +81,34 @@ def test_every_start_is_a_recipe() -> None:
     assert {start for start in starts.values() if start is not None} <= set(RECIPES)
 
 
-def test_layer_decay_lowers_the_rates_towards_the_input() -> None:
-    names = ["encoder.embeddings.cls", "encoder.layers.0.w", "encoder.layers.1.w", "encoder.norm", "connector.w"]
+def rates_of(names: list[str]) -> dict[str, float]:
+    """What a decay of one half leaves of a rate of 1."""
     parameters = [(name, torch.nn.Parameter(torch.zeros(2, 2))) for name in names]
     groups = AdamW(peak_lr=1.0, layer_decay=(("encoder", 0.5),)).groups(parameters)
-    rates = {name: group["peak_lr"] for group in groups for name in group["names"]}
-    assert rates == dict(zip(names, [0.125, 0.25, 0.5, 0.5, 1.0], strict=True))
+    return {name: group["peak_lr"] for group in groups for name in group["names"]}
+
+
+def test_layer_decay_lowers_the_rates_towards_the_input() -> None:
+    names = ["encoder.embeddings.cls", "encoder.layers.0.w", "encoder.layers.1.w", "encoder.norm", "connector.w"]
+    assert rates_of(names) == dict(zip(names, [0.125, 0.25, 0.5, 0.5, 1.0], strict=True))
+    before = ["encoder.timm_model.cls_token", "encoder.timm_model.norm_pre.w", "encoder.tower.pre_layrnorm.w"]
+    assert {name: rates_of([*before, "encoder.blocks.0.norm.w"])[name] for name in before} == dict.fromkeys(
+        before, 0.25
+    )
+
+
+def test_layer_decay_follows_the_blocks_of_the_bundled_eye() -> None:
+    eye = RECIPES["blip2/tiny-contrast"]().model.encoder.build()
+    rates = rates_of([f"encoder.{name}" for name, _ in eye.named_parameters()])
+    tower = "encoder.tower."
+    for name, rate in rates.items():
+        if name.startswith((f"{tower}embeddings.", f"{tower}pre_layrnorm.")):
+            assert rate == 0.5**7, name
+        elif name.startswith(f"{tower}encoder.layers."):
+            assert rate == 0.5 ** (6 - int(name.split(".")[4])), name
+        else:
+            assert (name.startswith(f"{tower}post_layernorm."), rate) == (True, 0.5)
+    assert len(set(rates.values())) == 7
 
 
 def test_layer_decay_of_what_does_not_learn_is_refused() -> None:
