@@ -139,14 +139,17 @@ def compare(command: commands.Compare, rest: Sequence[str]) -> None:
 
 
 def doctor(command: commands.Doctor, rest: Sequence[str]) -> None:
-    """Print a run's signs and what is wrong with it."""
-    from isthmus.cli.doctoring import diagnose, sentences, table
+    """Print a run's signs and what is wrong with it; of a chain's folder, every run that has begun."""
+    from isthmus.cli.doctoring import diagnose, runs_in, sentences, table
 
-    found = diagnose(command)
-    Console().print(table(found))
-    for sentence in sentences(found.verdict):
-        print(sentence)
-    print(f"Verdict: {found.path}")
+    for run in runs_in(command.run):
+        found = diagnose(replace(command, run=run))
+        if run != command.run:
+            print(f"{run}:")
+        Console().print(table(found))
+        for sentence in sentences(found.verdict):
+            print(sentence)
+        print(f"Verdict: {found.path}")
 
 
 def curate(command: commands.Curate, rest: Sequence[str]) -> None:

@@ -89,9 +89,9 @@ def evaluate_command(command: Evaluate) -> Iterator[RenderableType]:
     """The statement of a chain's folder.
 
     Raises:
-        ValueError: tasks or a control were named, which are a single run's.
+        ValueError: tasks, a control or a way to ask were named, which are a single run's.
     """
-    if command.tasks or command.control != "none" or command.blind:
+    if command.tasks or command.control != "none" or command.blind or command.prompt or command.num_beams > 1:
         raise ValueError(
             f"{command.run} holds a chain, which says itself what its runs are asked. For other tasks or controls "
             f"name one of its runs: {', '.join(map(str, read_chain(command.run).folders(command.run)))}."

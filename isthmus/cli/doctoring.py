@@ -15,7 +15,8 @@ from isthmus.data.sample import Sample
 from isthmus.evaluate.sight import open_run
 from isthmus.measure.checkup import check_up
 from isthmus.measure.doctor import Facts, History, Line, Verdict, compare_band, judge, majority_loss
-from isthmus.runs import WEIGHTS_FILE, Run
+from isthmus.runs import STAGE_FILE, WEIGHTS_FILE, Run
+from isthmus.train.chain import CHAIN_FILE, read_chain
 from isthmus.train.stage import Stage
 from isthmus.train.watch import facts_of
 
@@ -31,6 +32,20 @@ class Diagnosis:
     facts: Facts
     history: History
     path: Path
+
+
+def runs_in(folder: Path) -> tuple[Path, ...]:
+    """The run folder itself, or of a chain's folder those of its stages that have begun.
+
+    Raises:
+        ValueError: a chain of which none has.
+    """
+    if not (folder / CHAIN_FILE).is_file():
+        return (folder,)
+    begun = tuple(run for run in read_chain(folder).folders(folder) if (run / STAGE_FILE).is_file())
+    if not begun:
+        raise ValueError(f"{folder} holds a chain that has not begun. Train it: isthmus train --resume {folder}")
+    return begun
 
 
 def diagnose(command: Doctor) -> Diagnosis:

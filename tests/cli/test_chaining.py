@@ -64,6 +64,11 @@ def test_a_chain_trains_resumes_and_states_its_figures(
     capsys.readouterr()
     assert main(["evaluate", str(folder), "--tasks", "world/count"]) == MISTAKE
     assert "3-tiny-stage2" in capsys.readouterr().err
+    assert main(["doctor", str(folder), "--num", "0"]) == 0
+    said = capsys.readouterr().out
+    for name in ("1-tiny-contrast", "2-tiny-stage1", "3-tiny-stage2"):
+        assert f"{folder / name}:\n" in said
+        assert (folder / name / "report" / "doctor.json").is_file()
     assert main(["evaluate", str(first.folder), "--tasks", "swaps/replaced", "--num", "3"]) == 0
     assert "swaps/replaced: the true one wins, compared" in capsys.readouterr().out
     assert main(["evaluate", str(second.folder), "--tasks", "swaps/replaced"]) == MISTAKE
