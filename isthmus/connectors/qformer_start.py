@@ -24,6 +24,12 @@ _EMBEDDINGS = {
     "embeddings.position_embeddings": "positions",
     "embeddings.LayerNorm": "norm",
 }
+_WRITER = {
+    "cls.predictions.transform.dense": "heads.transform",
+    "cls.predictions.transform.LayerNorm": "heads.norm",
+    "cls.predictions": "heads",
+}
+"""The head of masked language modelling, which begins as the one that writes captions."""
 
 
 def check_start(name: str, wanted: dict[str, Any]) -> None:
@@ -102,21 +108,21 @@ def start_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The Q-Former's `state` with every weight that the model `name` has put in its place.
 
     Self-attention and the embedding norm go to what both streams share; the text's feed-forward goes to the text and is
-    copied for the queries. Queries, cross-attention and the projection keep their fresh values.
+    copied for the queries; the head that fills masks, where the model has one, goes to the one that writes. Queries,
+    cross-attention and the projection keep their fresh values.
     """
     with quiet_transformers():
-        model, info = transformers.BertModel.from_pretrained(
-            resolve_model(name),
-            dtype=torch.float32,
-            use_safetensors=True,
-            add_pooling_layer=False,
-            output_loading_info=True,
+        model, info = transformers.BertForMaskedLM.from_pretrained(
+            resolve_model(name), dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    if info["missing_keys"]:
-        raise ValueError(f"The weights of {name!r} lack {sorted(info['missing_keys'])[:5]}. Save the model again.")
+    missing = set(info["missing_keys"])
+    if body := sorted(key for key in missing if not key.startswith("cls.")):
+        raise ValueError(f"The weights of {name!r} lack {body[:5]}. Save the model again.")
     started = dict(state)
     for key, value in model.state_dict().items():
-        stem, _, kind = key.rpartition(".")
+        if key in missing:
+            continue
+        stem, _, kind = key.removeprefix("bert.").rpartition(".")
         for place in _places(stem):
             target = f"{place}.{kind}"
             if target in started:
@@ -129,6 +135,8 @@ def start_weights(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _places(stem: str) -> list[str]:
     if stem in _EMBEDDINGS:
         return [_EMBEDDINGS[stem]]
+    if stem in _WRITER:
+        return [_WRITER[stem]]
     if not stem.startswith("encoder.layer."):
         return []
     number, _, part = stem.removeprefix("encoder.layer.").partition(".")

@@ -21,7 +21,7 @@ ARMS = (
     Arm(name="q-former", replace=(("model.connector", QFormerConfig(num_queries=36, dropout=0.0, **READER)),)),
 )
 """144 tokens without compression, and three ways to 36 tokens."""
-CONTRAST, ALL_OBJECTIVES = 300, 50
+CONTRAST, ALL_OBJECTIVES = 600, 60
 """Steps of the first stage before the aligned Q-Former: ITC alone, then all three objectives."""
 
 

@@ -9,7 +9,7 @@ import torch
 from oracle_files import oracle, part
 from torch import Tensor
 from torch.nn import functional
-from transformers import BertConfig, BertModel, Blip2QFormerConfig, Blip2QFormerModel
+from transformers import BertConfig, BertForMaskedLM, BertModel, Blip2QFormerConfig, Blip2QFormerModel
 
 from isthmus.connectors import QFormerConfig
 from isthmus.connectors.qformer import QFormer
@@ -258,6 +258,24 @@ def test_starts_from_a_bert(tmp_path: Path, text: bool) -> None:
     if text:  # the two rows that the BERT lacks start fresh
         assert torch.equal(state["words.weight"][:38], public["embeddings.word_embeddings.weight"])
         assert bool(state["words.weight"][38:].any())
+
+
+def test_the_head_that_fills_masks_becomes_the_writer(tmp_path: Path) -> None:
+    folder = tmp_path / "masked"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
+    masked = BertForMaskedLM(BertConfig(vocab_size=38, max_position_embeddings=12, **sizes))
+    torch.nn.init.normal_(masked.cls.predictions.bias)
+    with quiet_transformers():
+        masked.save_pretrained(folder)
+    config = replace(CONFIG, embedding=4, start_from=str(folder))
+    state = config.build_alone(SOURCE).state_dict()
+    head = masked.cls.predictions
+    assert torch.equal(state["heads.transform.weight"], head.transform.dense.weight)
+    assert torch.equal(state["heads.norm.bias"], head.transform.LayerNorm.bias)
+    assert torch.equal(state["heads.bias"][:38], head.bias)
+    assert not bool(state["heads.bias"][38:].any())  # of the words that the BERT lacks
+    without = replace(config, start_from=str(bert(tmp_path / "reader"))).build_alone(SOURCE).state_dict()
+    assert 0.01 < float(without["heads.transform.weight"].std()) < 0.03
 
 
 def test_a_fresh_qformer_has_berts_initial_values() -> None:
