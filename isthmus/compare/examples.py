@@ -1,4 +1,4 @@
-"""Which pictures the report shows: by a rule, not by hand."""
+"""What the report shows of single answers: accuracy by part of a task, and pictures by a rule, not by hand."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from isthmus.compare.asking import items_of
+from isthmus.compare.breakdown import Breakdown, break_down
 from isthmus.compare.jobs import Job
 from isthmus.compare.report import Example, thumbnail
 from isthmus.compare.results import Results
@@ -17,6 +18,7 @@ from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, read_answers
+from isthmus.evaluate.task import Task
 
 PER_TASK = 2
 OWN = "its own"
@@ -27,10 +29,34 @@ def first_answers(jobs: Sequence[Job]) -> dict[str, dict[str, Answer]]:
     """Arm -> item -> answer, of each arm's first seed."""
     found: dict[str, dict[str, Answer]] = {}
     for job in sorted(jobs, key=lambda job: job.seed):
-        path: Path = job.folder / "answers" / ("text-only.jsonl" if job.arm == TEXT_ONLY else "none.jsonl")
+        path = _own_answers(job)
         if job.arm not in found and path.is_file():
             found[job.arm] = {answer.item: answer for answer in read_answers(path)}
     return found
+
+
+def _own_answers(job: Job) -> Path:
+    return job.folder / "answers" / ("text-only.jsonl" if job.arm == TEXT_ONLY else "none.jsonl")
+
+
+def broken_down(jobs: Sequence[Job], study: Study) -> tuple[Breakdown, ...]:
+    """Every task of the study that says by what, in parts, with the answers of all judged runs."""
+    asked = (TASKS[task] for task in study.tasks)
+    parted = [task for task in asked if isinstance(task, Task) and task.by]
+    if not parted:
+        return ()
+    answers: dict[str, dict[int, dict[str, Answer]]] = {}
+    for job in jobs:
+        if (path := _own_answers(job)).is_file():
+            answers.setdefault(job.arm, {})[job.seed] = {answer.item: answer for answer in read_answers(path)}
+    made = (
+        break_down(
+            items_of(task.name, study.items_of(task.name)), answers,
+            task=task.name, title=task.title, by=task.by, words=task.by_title,
+        )
+        for task in parted
+    )  # fmt: skip
+    return tuple(one for one in made if one is not None)
 
 
 def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[Example]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from isthmus.compare.breakdown import Breakdown
 from isthmus.compare.results import Results
 from isthmus.compare.significance import Interval, interval
 from isthmus.compare.table import short_count
@@ -164,6 +165,35 @@ def families(results: Results) -> str:
             ax.set_visible(False)
         handles = [Line2D([], [], color=colour, ls=dash, label=label) for _, label, colour, dash in levels_of(results)]
         figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        return _drawn(figure)
+
+
+def by_part(results: Results, breakdown: Breakdown) -> str:
+    """Accuracy of every arm on the parts of one task, in their order; bars are 95 % intervals over seeds."""
+    arms = [*results.arms, *([results.blind_arm] if results.blind_arm is not None else [])]
+    with matplotlib.rc_context(STYLE):
+        figure, (ax,) = _figure(6.4, 3.1)
+        paint = colours(results.arms, results.blind_arm)
+        shape = markers(arms)
+        width = 0.5 / max(1, len(arms))
+        for place, arm in enumerate(arms):
+            parts = [values for part in range(len(breakdown.parts)) if (values := breakdown.of(arm, part))]
+            if len(parts) < len(breakdown.parts):
+                continue
+            at = [interval(values) for values in parts]
+            xs = [part + width * (place - (len(arms) - 1) / 2) for part in range(len(parts))]
+            ax.errorbar(
+                xs, [100 * one.mean for one in at], yerr=[100 * one.half if one.half < 0.5 else 0.0 for one in at],
+                color=paint[arm], marker=shape[arm], ms=5, lw=1.2, elinewidth=1.0, capsize=2, label=arm,
+            )  # fmt: skip
+        ax.axhline(
+            100 * results.task(breakdown.task).levels.highest, color=INK, ls=":", lw=1.1, label="without looking"
+        )
+        ax.set_xticks(range(len(breakdown.parts)), breakdown.parts)
+        ax.set_xlabel(breakdown.by)
+        ax.set_ylabel("accuracy, %")
+        ax.set_ylim(0, 102)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         return _drawn(figure)
 
 

@@ -13,9 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from isthmus.compare import plots
+from isthmus.compare.breakdown import Breakdown
 from isthmus.compare.judge import headline_words
 from isthmus.compare.results import Results, write_whole
-from isthmus.compare.table import COLUMNS, rows, short_seconds
+from isthmus.compare.significance import interval
+from isthmus.compare.table import COLUMNS, rows, short_seconds, with_half
 from isthmus.compare.verdict import Comparison, Verdict, points, span
 
 MANY = 8
@@ -93,6 +95,16 @@ def families_table(results: Results) -> tuple[list[str], list[list[str]]]:
     return turned[0], turned[1:]
 
 
+def parts_table(results: Results, breakdown: Breakdown) -> tuple[list[str], list[list[str]]]:
+    """Accuracy of every arm on the parts of one task, with half the interval over seeds: header and rows of text."""
+    lines = [["questions", *(f"{count:,}" for count in breakdown.counts)]]
+    for arm in (*results.arms, results.blind_arm):
+        if arm is not None and breakdown.accuracy.get(arm):
+            parts = range(len(breakdown.parts))
+            lines.append([arm, *(with_half(interval(breakdown.of(arm, part))) for part in parts)])
+    return [breakdown.by, *breakdown.parts], lines
+
+
 def rates_table(results: Results) -> list[list[str]]:
     """Validation loss of every arm at every rate that was tried: rows of arm, rate, loss, chosen."""
     made = []
@@ -150,6 +162,7 @@ def render(
         tradeoff=plots.accuracy_against_cost(results),
         families=plots.families(results),
         curves=plots.loss_curves(results),
+        breakdowns=[(one.title, plots.by_part(results, one), *parts_table(results, one)) for one in results.breakdowns],
         family_header=family_header,
         family_rows=family_rows,
         pairs=[_pair(comparison) for comparison in verdict.comparisons],

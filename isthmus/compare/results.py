@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from isthmus.compare.breakdown import Breakdown
 from isthmus.evaluate.levels import Levels
 
 Kind = Literal["features", "levels", "before", "tune", "final"]
@@ -93,6 +94,8 @@ class Results:
     """For a factorial: factor -> level -> the arms that have it."""
     judge: int | None = None
     """None where arms answer with text; else how many of a query's best answers were judged again (see `Study`)."""
+    breakdowns: tuple[Breakdown, ...] = ()
+    """Tasks in parts, where a task says by what (see `Task.by`)."""
     failures: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     """Where and how it ran: machine, versions, command."""

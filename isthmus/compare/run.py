@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from isthmus import __version__
+from isthmus.compare.breakdown import breakdowns_to_json
 from isthmus.compare.costs import CAPTION_TOKENS, TRAINING_TEXT_TOKENS, arm_cost, training_work
-from isthmus.compare.examples import pick_examples
+from isthmus.compare.examples import broken_down, pick_examples
 from isthmus.compare.jobs import DONE, Job, features_jobs
 from isthmus.compare.judge import judge
 from isthmus.compare.plan import StudyPlan
@@ -31,6 +32,7 @@ from isthmus.evaluate.levels import Levels
 STUDY_FILE = "study.json"
 RESULTS_FILE = "results.jsonl"
 REPORT_FILE = "report.html"
+BREAKDOWNS_FILE = "breakdowns.json"
 LOG_FILE = "workers.log"
 
 
@@ -76,6 +78,8 @@ def run_study(
     write_jobs(list(board.done.values()), folder / RESULTS_FILE)
     results = collect(study, plan, board, command)
     verdict = judge(results)
+    if results.breakdowns:
+        write_whole(folder / BREAKDOWNS_FILE, breakdowns_to_json(results.breakdowns))
     examples = pick_examples(results, [job for job in board.done if job.kind == "final"], study)
     write_report(folder / REPORT_FILE, results, verdict, examples=examples, config=config)
     if progress:
@@ -101,6 +105,7 @@ def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Result
         jobs=tuple(board.done.values()),
         factors=study.by_level(),
         judge=study.judge,
+        breakdowns=broken_down([job for job in board.done if job.kind == "final"], study),
         failures=tuple(plan.failures(board)),
         facts={**_facts(command), "training": _training(study)},
     )

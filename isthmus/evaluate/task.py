@@ -26,6 +26,10 @@ class Task:
     form: Form = "answer"
     share: float = 1.0
     """The part of the asked-for number that is made, for tasks whose items take many passes of the model."""
+    by: str = ""
+    """The name in an item's `meta["detail"]` that a study's report breaks accuracy down by; empty for no such table."""
+    by_title: str = ""
+    """What that is, in words."""
 
     def items(self, split: Split, num: int, seed: int = 0) -> list[Sample]:
         """Up to `num` (times `share`) samples of a split, with `meta["family"]` set to the task's name.

@@ -314,6 +314,40 @@ STUDIES: "dict[str, Recipe[Study]]" = {
         "with_stage1",
         "BLIP-2's second stage with and without the first before it, at an equal number of steps.",
     ),
+    "resolution": Recipe(
+        "detail",
+        "resolution",
+        "Digits and shapes by their height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.",
+    ),
+    "tiles/whole": Recipe(
+        "detail", "whole_view", "Tiles with and without the whole picture, on what lies in several of them."
+    ),
+    "deepstack/controls": Recipe(
+        "detail_deepstack",
+        "controls",
+        "DeepStack against its dummy residual, channels, and a longer sequence for the same training FLOPs.",
+    ),
+    "deepstack/sampling": Recipe(
+        "detail_deepstack",
+        "sampling",
+        "DeepStack's groups taken from the crops in three ways: dilated in two dimensions, a crop a group, in one.",
+    ),
+    "deepstack/layers": Recipe(
+        "detail_deepstack", "layers", "Two groups before early and before late layers of the speaker's six."
+    ),
+    "deepstack/interval": Recipe(
+        "detail_deepstack", "interval", "Two groups with one, two, three and five layers from the first to the second."
+    ),
+    "deepstack/groups": Recipe(
+        "detail_deepstack",
+        "groups",
+        "One, two, four and six groups, each of a crop of its own: more of them hold more pixels.",
+    ),
+    "deepstack/encoder": Recipe(
+        "detail_deepstack",
+        "encoder",
+        "With DeepStack and without, the encoder frozen and trained: do they help each other?",
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from isthmus.data.sources.formatted import Formatted
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
 from isthmus.data.sources.nlvr import NlvrBoxes
+from isthmus.data.sources.small_things import SmallThings
 from isthmus.data.sources.split_captions import SplitCaptions
 from isthmus.data.sources.spoken_digits import SpokenDigits
 from isthmus.data.sources.text_file import TextFile
@@ -19,6 +20,7 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     WorldChat,
     WorldCaptions,
     WorldBoxes,
+    SmallThings,
     Textbook,
     NlvrBoxes,
     SpokenDigits,
@@ -42,6 +44,7 @@ __all__ = [
     "Interleaved",
     "LlavaFile",
     "NlvrBoxes",
+    "SmallThings",
     "Source",
     "SourceConfig",
     "SplitCaptions",

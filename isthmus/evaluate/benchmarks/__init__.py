@@ -1,5 +1,6 @@
 """Every benchmark by its exact name."""
 
+from isthmus.evaluate.benchmarks.detail import TASKS as DETAIL
 from isthmus.evaluate.benchmarks.nlvr import TASKS as NLVR
 from isthmus.evaluate.benchmarks.retrieval import TASKS as RETRIEVAL
 from isthmus.evaluate.benchmarks.sounds import TASKS as SOUNDS
@@ -7,7 +8,8 @@ from isthmus.evaluate.benchmarks.textbook import TASKS as TEXTBOOK
 from isthmus.evaluate.benchmarks.world import TASKS as WORLD
 from isthmus.evaluate.task import Task
 
-BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL, *SOUNDS)}
+BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL, *SOUNDS, *DETAIL)}
 
-DEFAULT_TASKS: tuple[str, ...] = tuple(name for name in BENCHMARKS if name not in ("world/grounding", "sounds/digit"))
-"""What is asked when nothing is named: all but boxes and sounds, which only a model trained on them can answer."""
+_NAMED = {"world/grounding", *(task.name for task in (*SOUNDS, *DETAIL))}
+DEFAULT_TASKS: tuple[str, ...] = tuple(name for name in BENCHMARKS if name not in _NAMED)
+"""What is asked when nothing is named: all but boxes, sounds and small things, which take a model trained on them."""

@@ -14,6 +14,7 @@ from isthmus.data.sources import (
     Interleaved,
     LlavaFile,
     NlvrBoxes,
+    SmallThings,
     Source,
     SourceConfig,
     SpokenDigits,
@@ -27,6 +28,8 @@ from isthmus.data.sources import (
 
 def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     """A small config of this type, with its files written."""
+    if made is SmallThings:
+        return made(num_scenes=20)  # type: ignore[call-arg]
     if made in (WorldChat, WorldCaptions):
         return made(num_scenes=20, style=WorldStyle(chart=0.3))  # type: ignore[call-arg]
     if made in (Textbook, NlvrBoxes, SpokenDigits):
