@@ -2,6 +2,7 @@
 
 from isthmus.encoders.audio import AudioEncoder
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, Untiled
+from isthmus.encoders.bound import BoundEncoder
 from isthmus.encoders.cache import FeatureCache
 from isthmus.encoders.cached import CachedEncoder, ImageSource
 from isthmus.encoders.stacked import StackedVisionEncoder
@@ -14,6 +15,7 @@ ENCODERS: dict[str, type[EncoderConfig]] = {
     "stacked": StackedVisionEncoder,
     "video": VideoEncoder,
     "audio": AudioEncoder,
+    "bound": BoundEncoder,
 }
 """Every encoder config, by name. A new encoder is one file and two lines here."""
 
@@ -21,6 +23,7 @@ __all__ = [
     "ENCODERS",
     "TILINGS",
     "AudioEncoder",
+    "BoundEncoder",
     "CachedEncoder",
     "Encoder",
     "EncoderConfig",

@@ -47,6 +47,17 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "stage",
         "Train two branches, pictures and spoken digits, before the bundled speaker, in minutes on a CPU.",
     ),
+    "sounds-esc10": Recipe(
+        "sounds_esc10",
+        "stage",
+        "Train the branch for sounds on ESC-10 and spoken digits, before the bundled speaker; ESC-10 is a folder of "
+        "yours.",
+    ),
+    "grounding": Recipe(
+        "grounding",
+        "stage",
+        "Train connector and speaker to find named things and to name what is in a box, in minutes on a CPU.",
+    ),
     "llava15/stage1": Recipe("llava15", "stage1", "Align: train the MLP alone on 558k captioned images."),
     "llava15/stage2": Recipe("llava15", "stage2", "Instruct: train the MLP and the LLM on 665k conversations."),
     "llava15/tiny-stage1": Recipe(
@@ -284,6 +295,17 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "video_llama",
         "audio_stage2",
         "Hear and answer: the audio Q-Former learns from questions about sounds.",
+    ),
+    "video-llama/tiny-audio-pictures": Recipe(
+        "video_llama_tiny",
+        "tiny_audio_pictures",
+        "Video-LLaMA's trick on the bundled models: the audio branch learns from drawn digits and is fed spoken ones.",
+    ),
+    "video-llama/tiny-audio-sounds": Recipe(
+        "video_llama_tiny",
+        "tiny_audio_sounds",
+        "The same branch trained on spoken digits themselves: what `video-llama/tiny-audio-pictures` is measured "
+        "against.",
     ),
 }
 

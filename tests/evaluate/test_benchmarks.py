@@ -1,10 +1,28 @@
 """Every listed benchmark gives scorable items that training never sees."""
 
+import json
+import wave
+from pathlib import Path
+
 import pytest
 
 from isthmus.evaluate.answers import METRICS
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.levels import chance_of
+
+
+@pytest.fixture(autouse=True)
+def esc10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three different clips in the place of the collection that a user brings."""
+    folder = tmp_path / "esc10-data"
+    folder.mkdir()
+    for fold in (1, 3, 4):
+        with wave.open(str(folder / f"{fold}.wav"), "wb") as file:
+            file.setparams((1, 2, 16_000, 0, "NONE", ""))
+            file.writeframes(bytes((fold, 0)) * 1_600)
+    rows = [{"audio": f"{fold}.wav", "label": "rain", "fold": fold} for fold in (1, 3, 4)]
+    (folder / "all.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -3,6 +3,8 @@
 from isthmus.data.frames import SAMPLINGS
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
 from isthmus.data.sources.caption_file import CaptionFile
+from isthmus.data.sources.drawn_digits import DrawnDigits
+from isthmus.data.sources.esc10 import Esc10
 from isthmus.data.sources.formatted import Formatted
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
@@ -24,6 +26,8 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     Textbook,
     NlvrBoxes,
     SpokenDigits,
+    DrawnDigits,
+    Esc10,
     CaptionFile,
     LlavaFile,
     Interleaved,
@@ -40,6 +44,8 @@ __all__ = [
     "TYPES",
     "CaptionFile",
     "Dataset",
+    "DrawnDigits",
+    "Esc10",
     "Formatted",
     "Interleaved",
     "LlavaFile",

@@ -22,6 +22,27 @@ ASKED = (QUESTION, "Which number do you hear?", "What does the speaker say?", "W
 """The first is asked of held-out speakers; training draws from all."""
 
 DigitSplit = Literal["train", "val", "test"]
+About = Literal["digit", "presence", "both"]
+"""Which digit it is; whether it is the one that is named (half of them are); or one of the two, drawn."""
+
+
+def is_heard(digit: int) -> str:
+    """The question whether this digit is heard."""
+    return f"Do you hear {'an' if digit == 8 else 'a'} {WORDS[digit]}?"
+
+
+def another(digit: int, rng: random.Random) -> int:
+    """Any other digit."""
+    return (digit + rng.randrange(1, 10)) % 10
+
+
+def asked_about(digit: int, about: About, rng: random.Random) -> tuple[Turn, Turn]:
+    """A question about a digit that stands at the mark for sounds, and its answer."""
+    question, answer = rng.choice(ASKED), DIGITS[digit]
+    if about == "presence" or (about == "both" and rng.random() < 0.5):
+        there = rng.random() < 0.5
+        question, answer = is_heard(digit if there else another(digit, rng)), "yes" if there else "no"
+    return Turn(role="user", text=f"{AUDIO_MARK}\n{question}"), Turn(role="assistant", text=answer)
 
 
 @lru_cache(maxsize=8)
@@ -46,6 +67,7 @@ class SpokenDigits(SourceConfig):
     """Samples a second that the model's audio encoder hears."""
     speeds: tuple[float, ...] = (1.0,)
     """Every recording is a sample at each of these speeds, which alter pitch and tempo as another voice does."""
+    about: About = "digit"
 
     def __post_init__(self) -> None:
         if not self.speeds:
@@ -53,12 +75,12 @@ class SpokenDigits(SourceConfig):
 
     def build(self) -> Dataset:
         """The questions. Raises ValueError for an unknown split."""
-        return _Questions(_rows(self.split), self.rate, self.speeds)
+        return _Questions(_rows(self.split), self)
 
 
 class _Questions:
-    def __init__(self, rows: tuple[dict[str, Any], ...], rate: int, speeds: tuple[float, ...]) -> None:
-        self._rows, self._rate, self._speeds = rows, rate, speeds
+    def __init__(self, rows: tuple[dict[str, Any], ...], config: SpokenDigits) -> None:
+        self._rows, self._rate, self._speeds, self._about = rows, config.rate, config.speeds, config.about
 
     def __len__(self) -> int:
         return len(self._rows) * len(self._speeds)
@@ -67,11 +89,8 @@ class _Questions:
         place, number = divmod(checked(index, len(self)), len(self._speeds))
         row, speed = self._rows[place], self._speeds[number]
         played = "" if speed == 1.0 else f", speed {speed}"
-        asked = random.Random(f"spoken digit {row['id']}{played}").choice(ASKED)
-        turns = (
-            Turn(role="user", text=f"{AUDIO_MARK}\n{asked}"),
-            Turn(role="assistant", text=DIGITS[WORDS.index(row["text"])]),
-        )
+        rng = random.Random(f"spoken digit {row['id']}{played}")
+        turns = asked_about(WORDS.index(row["text"]), self._about, rng)
         return Sample(id=f"digits/{row['id']}{played}", turns=turns, sounds=(_sound(row, self._rate, speed),))
 
 
@@ -100,3 +119,27 @@ def questions(num: int, *, split: DigitSplit = "test", seed: int = 0, rate: int 
         )
         for row in rows[:num]
     ]
+
+
+def presence(num: int, *, there: bool, split: DigitSplit = "test", seed: int = 0, rate: int = 16_000) -> list[Sample]:
+    """`num` questions "do you hear a seven?" about recordings of a seven, or about those of another digit.
+
+    All answers are "yes", or all are "no": what is missed in the second is what is heard that is not there.
+
+    Raises:
+        ValueError: an unknown split.
+    """
+    asked: list[Sample] = []
+    for item in questions(num, split=split, seed=seed, rate=rate):
+        digit = DIGITS.index(item.meta["answers"][0])
+        name = digit if there else another(digit, random.Random(f"presence {item.id} {seed}"))
+        meta = {**item.meta, "answers": ("yes" if there else "no",), "choices": ("yes", "no"), "chance": 0.5}
+        asked.append(
+            Sample(
+                id=f"{item.id}/{WORDS[name]}",
+                turns=(Turn(role="user", text=f"{AUDIO_MARK}\n{is_heard(name)}"),),
+                sounds=item.sounds,
+                meta=meta,
+            )
+        )
+    return asked

@@ -10,6 +10,6 @@ from isthmus.evaluate.task import Task
 
 BENCHMARKS: dict[str, Task] = {task.name: task for task in (*WORLD, *TEXTBOOK, *NLVR, *RETRIEVAL, *SOUNDS, *DETAIL)}
 
-_NAMED = {"world/grounding", *(task.name for task in (*SOUNDS, *DETAIL))}
+_NAMED = {"world/grounding", "world/in-box", *(task.name for task in (*SOUNDS, *DETAIL))}
 DEFAULT_TASKS: tuple[str, ...] = tuple(name for name in BENCHMARKS if name not in _NAMED)
 """What is asked when nothing is named: all but boxes, sounds and small things, which take a model trained on them."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from isthmus.data.sample import Sample
-from isthmus.data.sources.world_boxes import grounding_items
+from isthmus.data.sources.world_boxes import boxed_items, grounding_items
 from isthmus.data.sources.world_chat import questions
 from isthmus.evaluate.task import Split, Task
 
@@ -28,6 +28,10 @@ def _grounding(split: Split, num: int, seed: int) -> list[Sample]:
     return grounding_items(num, split=split, seed=seed)
 
 
+def _in_box(split: Split, num: int, seed: int) -> list[Sample]:
+    return boxed_items(num, split=split, seed=seed)
+
+
 TASKS: tuple[Task, ...] = (
     _task("attribute", "Colour, shape, size"),
     _task("position", "Position"),
@@ -37,5 +41,6 @@ TASKS: tuple[Task, ...] = (
     _task("reading", "Reading a word or number"),
     _task("chart", "Small charts"),
     Task(name="world/grounding", title="Finding a named thing (IoU 0.5)", kind="exact world", make=_grounding),
+    Task(name="world/in-box", title="What is in a box", kind="exact world", make=_in_box),
     Task(name="world/new-combinations", title="Unseen combinations", kind="exact world", make=_new_combinations),
 )
