@@ -1,5 +1,6 @@
 """Two CPU processes train what one does: batches without images on a rank, accumulation, one log."""
 
+import math
 import os
 import subprocess
 import sys
@@ -49,3 +50,21 @@ def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     assert ours.keys() == theirs.keys()
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["aligned-one", "aligned-alike"])
+def test_a_pair_each_and_nothing_to_mine(tmp_path: Path, kind: str) -> None:
+    """With one image in both processes there is no negative: nothing is judged, and all that learns stays finite."""
+    stage = stage_of(tmp_path, kind)
+    launch_program("two_processes.py", str(tmp_path), str(tmp_path / "two"), kind)
+    run = Run(tmp_path / "two")
+    steps = [line for line in run.log() if "itm" in line]
+    assert len(steps) == stage.steps
+    assert run.result["skipped"] == []
+    for line in steps:
+        assert all(math.isfinite(line[name]) for name in ("itc", "itm", "itg", "grad_norm"))
+        assert (line["itm"] == 0.0) == (kind == "aligned-alike")
+    weights = run.weights()
+    assert all(bool(weight.isfinite().all()) for weight in weights.values())
+    assert bool(weights["connector.heads.match.bias"].any()) == (kind == "aligned-one")  # it starts at 0

@@ -12,7 +12,7 @@ from tiny_stage1 import tiny_stage1
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
 from isthmus.train.loop import train
-from isthmus.train.objectives import ITC, ITG
+from isthmus.train.objectives import ITC, ITG, ITM
 from isthmus.train.objectives.shared import Gradients
 from isthmus.train.stage import AdamW, Stage
 
@@ -21,8 +21,12 @@ def stage_of(models: Path, kind: str) -> Stage:
     """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any.
 
     "medley" has clips and sounds too. "aligned" kinds are first stages; "local" and "both" say where contrast sends its
-    gradient.
+    gradient. In "aligned-one" each process has one pair, in "aligned-alike" both have the same image.
     """
+    if kind in ("aligned-one", "aligned-alike"):
+        few = Source(of=Swatches(num=8 if kind == "aligned-one" else 1))
+        alone = tiny_stage1(models, data=(few,), validation=(), batch_size=2, log_every=1)
+        return replace(alone, objectives=(ITC(same_image=True), ITM(same_image=True), ITG()))
     if kind.startswith("aligned"):
         gradients: Gradients = "both" if "both" in kind else "local"
         aligned = tiny_stage1(models, objectives=(ITC(gradients=gradients), ITG()), batch_size=8, log_every=1)
