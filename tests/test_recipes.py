@@ -12,6 +12,7 @@ from isthmus.data.sources import LlavaFile
 from isthmus.encoders import VisionEncoder
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
+from isthmus.features import Grid
 from isthmus.recipes import CHAINS, RECIPES, STUDIES, Recipe, find, llava15
 from isthmus.recipes.provenance import DEFAULT, leaves, provenance, table
 from isthmus.train.loop import train
@@ -116,7 +117,11 @@ def test_the_tiny_stage_is_the_same_by_replacement(number: int) -> None:
 def test_studies_share_their_arms_and_steps() -> None:
     quick, long = (STUDIES[name]() for name in ("quickstart", "readme"))
     assert [arm.name for arm in quick.arms] == ["mlp", "average-pool", "pixel-shuffle", "q-former"]
-    assert long.arms == quick.arms
+    *same, aligned = long.arms
+    assert tuple(same) == quick.arms
+    assert [stage.name for stage in aligned.before] == ["blip2/tiny-contrast", "blip2/tiny-stage1"]
+    assert aligned.stage(long.base).model.encoder == long.base.model.encoder == aligned.before[0].model.encoder
+    assert aligned.stage(long.base).model.connector.num_tokens(Grid(1, 12, 12)) == 36
     assert len(quick.seeds) == 2
     assert len(long.seeds) == 5
     assert quick.base.model == long.base.model

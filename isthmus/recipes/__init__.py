@@ -324,7 +324,7 @@ STUDIES: "dict[str, Recipe[Study]]" = {
     "readme": Recipe(
         "studies",
         "readme",
-        "The quickstart, longer, with five seeds, more questions and a separately trained text-only arm.",
+        "The quickstart, longer, with five seeds, more questions, an aligned Q-Former and a trained text-only arm.",
     ),
     "blip2/with-itg": Recipe(
         "ablations",
@@ -339,7 +339,7 @@ STUDIES: "dict[str, Recipe[Study]]" = {
     "resolution": Recipe(
         "detail",
         "resolution",
-        "Digits and shapes by their height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.",
+        "Digits and shapes by height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.",
     ),
     "tiles/whole": Recipe(
         "detail", "whole_view", "Tiles with and without the whole picture, on what lies in several of them."

@@ -55,7 +55,7 @@ def pooled(side: Side) -> tuple[str, ConnectorConfig]:
 
 
 def resolution() -> Study:
-    """Digits and shapes by their height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.
+    """Digits and shapes by height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.
 
     Pictures are 192 px, the encoder's views 96 px. One view gives 10 x 8 tokens; five views (the whole and four
     quarters) give 4 x 4 each; DeepStack adds four groups of 10 x 8 to the whole's 10 x 8. The row ends of anyres are
