@@ -5,7 +5,7 @@ python benchmarks/stage1.py --bf16               # under bf16 autocast, for proc
 python benchmarks/stage1.py --profile            # and where each arm's time goes
 python benchmarks/stage1.py --tiny               # a check that it runs
 
-Arms, each in a process of its own:
+Arms, each in a process of its own, one after another in every round; times are medians over all rounds' steps:
     released  three passes over concatenated queries and text with additive masks, captions padded to 32 tokens, the
               image's keys and values computed again in every pass: how the released code goes about it
     shared    the same, captions padded to the longest of the batch, keys and values computed once an image
@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -260,17 +261,30 @@ def check_equal(size: Size) -> float:
     return worst
 
 
-def measure(name: str, size: Size, steps: int, *, bf16: bool = False) -> dict[str, float]:
-    """Pairs a second (the median step) and the peak of memory of this process."""
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each step but the first, and by how much the steps raised the peak of the process's memory."""
+
+    seconds: list[float]
+    extra_mib: float
+
+
+def measure(name: str, size: Size, steps: int, *, bf16: bool = False) -> Measured:
+    """So many steps of one arm, after one to warm up."""
     module, batch, drawn = problem(size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     spent = []
     for _ in range(steps + 1):
         begun = time.perf_counter()
         step(name, size, module, batch, drawn, bf16=bf16)
         spent.append(time.perf_counter() - begun)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"pairs_per_s": size.batch / sorted(spent[1:])[steps // 2], "extra_mib": (peak - before) / 1024}
+    return Measured(spent[1:], peak_mib() - before)
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, in MiB; its parent's does not count, as it would in `getrusage`."""
+    held = Path("/proc/self/status").read_text(encoding="ascii")
+    return float(held.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def step(name: str, size: Size, module: QFormer, batch: Batch, drawn: Negatives, *, bf16: bool = False) -> None:
@@ -320,14 +334,15 @@ def gflop_a_pair(name: str, size: Size) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=2, help="steps of an arm in a round, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--arm", choices=tuple(ARMS), help=argparse.SUPPRESS)
     args = parser.parse_args()
     size = TINY if args.tiny else PAPER
     if args.arm is not None:
-        print(json.dumps(measure(args.arm, size, args.steps, bf16=args.bf16)))
+        print(json.dumps(asdict(measure(args.arm, size, args.steps, bf16=args.bf16))))
         return
     print(f"gradients of the arms differ by at most {check_equal(size):.1e} of the largest")
     rate = matrix_rate(size, bf16=args.bf16)
@@ -335,18 +350,24 @@ def main() -> None:
         f"matrix rate {rate:.1f} GFLOP/s {'in bf16' if args.bf16 else 'in float32'}, {torch.get_num_threads()} threads"
     )
     flags = [*(["--tiny"] * args.tiny), *(["--bf16"] * args.bf16)]
-    found = {}
-    for name in ARMS:
+    found: dict[str, list[Measured]] = {name: [] for name in ARMS}
+    for name in list(ARMS) * args.rounds:
         command = [sys.executable, __file__, "--arm", name, "--steps", str(args.steps), *flags]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found[name] = json.loads(said.splitlines()[-1]) | {"work": gflop_a_pair(name, size)}
-    print(f"{'arm':10} {'pairs/s':>8} {'released':>9} {'shared':>8} {'GFLOP':>7} {'of rate':>8} {'MiB':>7}")
-    for name, one in found.items():
-        pairs = one["pairs_per_s"]
-        ratios = [pairs / found[other]["pairs_per_s"] for other in ("released", "shared")]
+        found[name].append(Measured(**json.loads(said.splitlines()[-1])))
+    took = {name: [second for one in runs for second in one.seconds] for name, runs in found.items()}
+    middle = {name: statistics.median(seconds) for name, seconds in took.items()}
+    print(
+        f"{'arm':10} {'pairs/s':>8} {'slowest':>8} {'fastest':>8} {'released':>9} {'shared':>8} {'GFLOP':>7} "
+        f"{'of rate':>8} {'MiB':>7}"
+    )
+    for name, runs in found.items():
+        work = gflop_a_pair(name, size)
+        pairs, least, most = (size.batch / one for one in (middle[name], max(took[name]), min(took[name])))
         print(
-            f"{name:10} {pairs:8.2f} {ratios[0]:8.2f}x {ratios[1]:7.2f}x {one['work']:7.4g} "
-            f"{pairs * one['work'] / rate:8.0%} {one['extra_mib']:7.0f}"
+            f"{name:10} {pairs:8.2f} {least:8.2f} {most:8.2f} {middle['released'] / middle[name]:8.2f}x "
+            f"{middle['shared'] / middle[name]:7.2f}x {work:7.4g} {pairs * work / rate:8.0%} "
+            f"{max(one.extra_mib for one in runs):7.0f}"
         )
     if args.profile:
         print("\n".join(profile(name, size, bf16=args.bf16) for name in ARMS))

@@ -21,6 +21,8 @@ from isthmus.train.stage import Stage
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = 1_280
 STEPS = 240
+ASKED = ("shape", "digit")
+"""Of the four things and the number in a scene: four questions of shape for one of reading."""
 CROPS = AnyresTiles(grids=((2, 2),))
 """The whole image and its four quarters, each in a view of its own."""
 MAP: Side = (10, 8)
@@ -28,14 +30,14 @@ MAP: Side = (10, 8)
 
 
 def stage() -> Stage:
-    """The quickstart's stage over pictures of 192 px with a number and two things of known heights, seen whole."""
+    """The quickstart's stage over pictures of 192 px with a number and four things of known heights, seen whole."""
     base = quickstart.stage()
     return replace(
         base,
         name="detail",
         model=replace(base.model, connector=AveragePoolConfig(side=MAP)),
-        data=(Source(of=SmallThings(split="train", num_scenes=SCENES)),),
-        validation=(Source(of=SmallThings(split="val", num_scenes=32)),),
+        data=(Source(of=SmallThings(split="train", num_scenes=SCENES, families=ASKED, questions=5)),),
+        validation=(Source(of=SmallThings(split="val", num_scenes=32, families=ASKED, questions=5)),),
         steps=STEPS,
         save_every=STEPS,
         validate_every=STEPS,
@@ -59,7 +61,7 @@ def resolution() -> Study:
 
     Pictures are 192 px, the encoder's views 96 px. One view gives 10 x 8 tokens; five views (the whole and four
     quarters) give 4 x 4 each; DeepStack adds four groups of 10 x 8 to the whole's 10 x 8. The row ends of anyres are
-    left out, so that all four count exactly 80. Every picture has a digit and two things, each 5 to 20 px high where
+    left out, so that all four count exactly 80. Every picture has a digit and four things, each 5 to 20 px high where
     the picture is 96 px, twice that in a quarter.
 
     Why digits and not words: linear probes of the frozen eye tell ten digits apart by 46% at 10 px, 56% at 16 px and

@@ -38,7 +38,7 @@ class SmallThings(SourceConfig):
     """Other seeds give other scenes of the same split."""
     families: tuple[str, ...] = ("digit", "shape", "colour", "place")
     questions: int = 8
-    items: int = 2
+    items: int = 4
     """Things in a scene, no colour and no shape twice."""
     numbers: int = 1
     """Numbers of one digit in a scene; with several, each is asked for by its place."""

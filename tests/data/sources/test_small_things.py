@@ -49,7 +49,7 @@ def test_tiles_of_a_two_by_two_cut() -> None:
 
 
 def test_a_conversation_takes_the_families_in_turn() -> None:
-    sample = SmallThings(num_scenes=5, questions=7).build()[3]
+    sample = SmallThings(num_scenes=5, items=2, questions=7).build()[3]
     families = Counter(sample.meta["families"])
     assert families == {"digit": 1, "shape": 2, "colour": 2, "place": 2}
     assert len({turn.text for turn in sample.turns if turn.role == "user"}) == 7
