@@ -85,7 +85,7 @@ def _check_out(command: commands.Train) -> None:
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
     """Ask a run the questions of its tasks, and print the accuracy of each; of a chain's folder, every run."""
     from isthmus.cli.chaining import evaluate_command, is_chain
-    from isthmus.cli.evaluating import check_tasks, evaluate_run, table
+    from isthmus.cli.evaluating import check_tasks, evaluate_run, tables
     from isthmus.runs import Run
 
     check_tasks(command.tasks)
@@ -102,7 +102,8 @@ def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
         print(f"Recalls: {found.path}")
         return
     scored = evaluate_run(command)
-    Console().print(table(scored))
+    for made in tables(scored):
+        Console().print(made)
     print(f"Every prompt, answer and score: {scored.path}")
 
 

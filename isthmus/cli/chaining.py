@@ -11,7 +11,7 @@ from rich.table import Table
 
 from isthmus.cli import retrieving
 from isthmus.cli.commands import Evaluate, Train
-from isthmus.cli.evaluating import check_tasks, evaluate_run, table
+from isthmus.cli.evaluating import check_tasks, evaluate_run, tables
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.runs import Run, new_run_folder
@@ -81,7 +81,7 @@ def statement(chain: Chain, folder: Path) -> Iterator[RenderableType]:
             yield f"Recalls and shares: {found.path}"
         else:
             scored = evaluate_run(Evaluate(run=place, tasks=tasks, num=chain.items_per_task, blind=True))
-            yield table(scored)
+            yield from tables(scored)
             yield f"Every prompt, answer and score: {scored.path}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from isthmus.cli.commands import Evaluate
 from isthmus.config import did_you_mean
@@ -150,27 +150,30 @@ def _seeing(answers: Sequence[Answer], unseen: Sequence[Answer]) -> tuple[float,
     )
 
 
-def table(scored: Scored) -> Table:
-    """Accuracies in percent, and beside them what can be had without looking."""
-    made = Table("task")
-    for heading in ("accuracy", "chance", "majority", "question only", "questions"):
-        made.add_column(heading, justify="right")
-    asked_blind = any(row.seeing is not None for row in scored.rows)
-    for heading in ("mean image", "seeing adds", "95% bounds") * asked_blind:
-        made.add_column(heading, justify="right")
+def tables(scored: Scored) -> list[Table]:
+    """Accuracies in percent beside what can be had without looking; and, where it was asked, what seeing adds."""
     boxes = any(row.mean_iou is not None for row in scored.rows)
-    if boxes:
-        made.add_column("mean IoU", justify="right")
+    made = [_headed("accuracy", "chance", "majority", "question only", "asked", *["mean IoU"] * boxes)]
     for row in scored.rows:
         shares = (row.accuracy, row.levels.chance, row.levels.majority, row.levels.question_only)
         cover = "" if row.mean_iou is None else f"{100 * row.mean_iou:.1f}"
-        cells = [f"{100 * share:.1f}" for share in shares] + [str(row.questions)]
-        if row.seeing is not None:
-            gain, low, high = row.seeing
-            cells += [
+        made[0].add_row(row.task, *(f"{100 * share:.1f}" for share in shares), str(row.questions), *[cover] * boxes)
+    asked_blind = [(row, row.seeing) for row in scored.rows if row.seeing is not None]
+    if asked_blind:
+        made.append(_headed("accuracy", "mean image", "seeing adds", "95% bounds"))
+        for row, (gain, low, high) in asked_blind:
+            made[1].add_row(
+                row.task,
+                f"{100 * row.accuracy:.1f}",
                 f"{100 * (row.accuracy - gain):.1f}",
                 f"{100 * gain:+.1f}",
                 f"{100 * low:+.1f} to {100 * high:+.1f}",
-            ]
-        made.add_row(row.task, *cells, *([cover] * boxes))
+            )
+    return made
+
+
+def _headed(*headings: str) -> Table:
+    made = Table(Column("task", no_wrap=True))
+    for heading in headings:
+        made.add_column(heading, justify="right")
     return made

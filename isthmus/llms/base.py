@@ -36,6 +36,13 @@ class Generation:
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.length_penalty != 1.0 and self.num_beams < 2:
+            raise ValueError(
+                f"A length penalty ({self.length_penalty}) chooses among beams, and there is one. Set num_beams=5, as "
+                f"BLIP-2 does, or leave the penalty out."
+            )
+
     def settings(self) -> dict[str, Any]:
         """The settings that apply, as `transformers` names them; sampling ones only when it samples."""
         chosen: dict[str, Any] = {

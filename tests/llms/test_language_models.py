@@ -329,3 +329,8 @@ def test_supervised_rows_are_the_mean_over_tokens(root: Path) -> None:
     logits = model.model(inputs_embeds=embeddings).logits
     expected = functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")
     torch.testing.assert_close(model(embeddings, mask, ids).losses, expected)
+
+
+def test_a_length_penalty_without_beams_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"chooses among beams, and there is one\. Set num_beams=5"):
+        Generation(length_penalty=-1.0)

@@ -1,4 +1,6 @@
-"""Spoken digits of speakers that neither the bundled ear nor a connector trained on the bundled data ever heard."""
+"""Sounds: digits of speakers that neither the bundled ear nor its connectors ever heard, nothing said, your ESC-10."""
+
+from collections.abc import Callable
 
 from isthmus.data.sample import Sample
 from isthmus.data.sources import esc10
@@ -28,8 +30,7 @@ def _esc10(split: Split, num: int, seed: int) -> list[Sample]:
     return esc10.questions(num, folds=esc10.HEARD if split == "train" else esc10.UNHEARD, seed=seed)
 
 
-def _task(name: str, title: str, make: object) -> Task:
-    assert callable(make)
+def _task(name: str, title: str, make: Callable[[Split, int, int], list[Sample]]) -> Task:
     return Task(name=f"sounds/{name}", title=title, kind="real sounds", make=make)
 
 
