@@ -20,9 +20,11 @@ from isthmus.connectors.video_qformer import VideoQFormerConfig
 from isthmus.data.prompts import Bounded, ChatTemplate, PromptStyle, QuestionAnswer
 from isthmus.data.sources import Source, SourceConfig, WorldCaptions, WorldChat
 from isthmus.encoders import AudioEncoder, EncoderConfig, StackedVisionEncoder, VideoEncoder, VisionEncoder
+from isthmus.encoders.audio_towers import heard_s, read_extractor
 from isthmus.llms import CausalLM
 from isthmus.llms.base import LLMConfig
 from isthmus.train.stage import Cosine, Stage
+from isthmus.weights import resolve_model
 
 READER: dict[str, Any] = {
     "start_from": "bundled/reader", "width": 192, "layers": 4, "heads": 3, "ffn_width": 768, "vocabulary": 2_500,
@@ -97,14 +99,16 @@ def on_bundled(
 def small_encoder(encoder: EncoderConfig, ear: str) -> EncoderConfig:
     """The bundled eye for any tower, the ear for any audio tower; layers, class token, fit and tiles stay.
 
-    Crops that are added inside the encoder are so from its second block on: it has six.
+    Crops that are added inside the encoder are so from its second block on: it has six. Windows of a sound are no
+    longer than the ear hears, which is a second where ImageBind and AST hear two or more.
     """
     if isinstance(encoder, VideoEncoder):
         tower = small_encoder(encoder.tower, ear)
         assert isinstance(tower, VisionEncoder)
         return replace(encoder, tower=tower)
     if isinstance(encoder, AudioEncoder):
-        return replace(encoder, name=ear)
+        hears = heard_s(read_extractor(resolve_model(ear)))
+        return replace(encoder, name=ear, window_s=min(encoder.window_s, hears))
     if isinstance(encoder, StackedVisionEncoder):
         tower = small_encoder(encoder.tower, ear)
         assert isinstance(tower, VisionEncoder)
