@@ -3,6 +3,7 @@
 from isthmus.data.frames import SAMPLINGS
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
 from isthmus.data.sources.caption_file import CaptionFile
+from isthmus.data.sources.document_file import DocumentFile
 from isthmus.data.sources.drawn_digits import DrawnDigits
 from isthmus.data.sources.esc10 import Esc10
 from isthmus.data.sources.formatted import Formatted
@@ -12,6 +13,7 @@ from isthmus.data.sources.nlvr import NlvrBoxes
 from isthmus.data.sources.small_things import SmallThings
 from isthmus.data.sources.split_captions import SplitCaptions
 from isthmus.data.sources.spoken_digits import SpokenDigits
+from isthmus.data.sources.tar_shards import TarShards
 from isthmus.data.sources.text_file import TextFile
 from isthmus.data.sources.textbook import Textbook
 from isthmus.data.sources.world import WorldStyle
@@ -30,6 +32,8 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     Esc10,
     CaptionFile,
     LlavaFile,
+    DocumentFile,
+    TarShards,
     Interleaved,
     TextFile,
     Formatted,
@@ -44,6 +48,7 @@ __all__ = [
     "TYPES",
     "CaptionFile",
     "Dataset",
+    "DocumentFile",
     "DrawnDigits",
     "Esc10",
     "Formatted",
@@ -55,6 +60,7 @@ __all__ = [
     "SourceConfig",
     "SplitCaptions",
     "SpokenDigits",
+    "TarShards",
     "TextFile",
     "Textbook",
     "WorldBoxes",

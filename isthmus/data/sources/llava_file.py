@@ -105,7 +105,7 @@ class _Conversations:
         row = self._rows[index]
         config = self._config
         images, videos, sounds = (_paths(row, name, where, config.max_images) for name in ("image", "video", "audio"))
-        turns = _turns(row, where, image_mark=VIDEO_MARK if videos and not images else IMAGE_MARK)
+        turns = turns_of(row, where, image_mark=VIDEO_MARK if videos and not images else IMAGE_MARK)
         marks = [mark for turn in turns for mark in marks_of(turn.text)]
         for mark, paths in ((IMAGE_MARK, images), (VIDEO_MARK, videos), (AUDIO_MARK, sounds)):
             if marks.count(mark) != len(paths):
@@ -134,7 +134,12 @@ def _paths(row: dict[str, Any], name: str, where: str, most: int) -> list[str]:
     return [encodable(path, where) for path in paths]
 
 
-def _turns(row: dict[str, Any], where: str, *, image_mark: str) -> tuple[Turn, ...]:
+def turns_of(row: dict[str, Any], where: str, *, image_mark: str = IMAGE_MARK) -> tuple[Turn, ...]:
+    """The turns of an object's `conversations`, with `image_mark` where `<image>` stands.
+
+    Raises:
+        ValueError: no such list, a turn of another form, or no answer; `where` is named.
+    """
     said = row.get("conversations")
     if not isinstance(said, list) or not said:
         raise ValueError(f"{where} needs a list `conversations` with one turn at least.")

@@ -1,6 +1,7 @@
 """Promises that every source keeps, by being listed."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,21 @@ from isthmus.data.sources import (
     SOURCES,
     TYPES,
     CaptionFile,
+    DocumentFile,
+    DrawnDigits,
+    Formatted,
     Interleaved,
     LlavaFile,
     NlvrBoxes,
     SmallThings,
     Source,
     SourceConfig,
+    SplitCaptions,
     SpokenDigits,
+    TarShards,
     Textbook,
     TextFile,
+    WorldBoxes,
     WorldCaptions,
     WorldChat,
     WorldStyle,
@@ -28,8 +35,10 @@ from isthmus.data.sources import (
 
 def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     """A small config of this type, with its files written."""
-    if made is SmallThings:
+    if made in (SmallThings, WorldBoxes):
         return made(num_scenes=20)  # type: ignore[call-arg]
+    if made is DrawnDigits:
+        return DrawnDigits(num=20)
     if made in (WorldChat, WorldCaptions):
         return made(num_scenes=20, style=WorldStyle(chart=0.3))  # type: ignore[call-arg]
     if made in (Textbook, NlvrBoxes, SpokenDigits):
@@ -42,9 +51,23 @@ def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     if made is TextFile:
         lines(folder / "t.jsonl", {"text": "All by itself."})
         return TextFile(path=str(folder / "t.jsonl"))
+    if made is SplitCaptions:
+        lines(folder / "c.jsonl", {"image": "a.png", "text": "A grey square and nothing else."})
+        return SplitCaptions(of=CaptionFile(path=str(folder / "c.jsonl"), root=str(folder)))
+    if made is DocumentFile:
+        lines(folder / "d.jsonl", {"texts": ["A square.", None], "images": [None, "a.png"]})
+        return DocumentFile(path=str(folder / "d.jsonl"), root=str(folder))
+    if made is TarShards:
+        (folder / "a.txt").write_text("A grey square.")
+        with tarfile.open(folder / "s.tar", "w") as shard:
+            for name in ("a.png", "a.txt"):
+                shard.add(folder / name, name)
+        return TarShards(path=str(folder / "*.tar"))
     said = [{"from": "human", "value": "What is it?\n<image>"}, {"from": "gpt", "value": "A square."}]
     (folder / "l.json").write_text(json.dumps([{"id": "0", "image": "a.png", "conversations": said}]))
     chat = LlavaFile(path=str(folder / "l.json"), root=str(folder))
+    if made is Formatted:
+        return Formatted(of=chat, wanted="short")
     return Interleaved(of=chat) if made is Interleaved else chat
 
 
@@ -56,7 +79,7 @@ class SourceImage:
         Image.new("RGB", (8, 8), (90, 90, 90)).save(path)
 
 
-def lines(path: Path, *rows: dict[str, str]) -> None:
+def lines(path: Path, *rows: dict[str, object]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
