@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from isthmus.data.prompts import numbered
-from isthmus.data.sample import IMAGE_MARK, Sample
+from isthmus.data.sample import ANY_MARK, Sample
 from isthmus.features import Text
 
 QuestionTurn = Literal["last-question", "first-question"]
@@ -18,12 +18,15 @@ ReadText = Callable[[Sequence[Sample], Sequence[int]], Text]
 
 
 def question(sample: Sample, turn: QuestionTurn, num_exchanges: int) -> str:
-    """The words of the chosen user turn among the exchanges that are kept; empty when the user says nothing."""
+    """The words of the chosen user turn among the exchanges that are kept, without marks of images, videos or sounds.
+
+    Empty when the user says nothing.
+    """
     asked = [one.text for exchange, one in numbered(sample.turns) if one.role == "user" and exchange < num_exchanges]
     if not asked:
         return ""
     chosen = asked[-1] if turn == "last-question" else asked[0]
-    return " ".join(chosen.replace(IMAGE_MARK, " ").split())
+    return " ".join(ANY_MARK.sub(" ", chosen).split())
 
 
 def instructions(

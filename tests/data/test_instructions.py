@@ -5,6 +5,7 @@ from tiny_models import byte_tokenizer
 
 from isthmus.data.instructions import instructions, question
 from isthmus.data.sample import Sample, Turn
+from isthmus.evaluate.blank import BlankImage
 
 TOKENIZER = byte_tokenizer()
 
@@ -62,3 +63,10 @@ def test_image_marks_and_special_tokens_of_a_sample_are_words() -> None:
 def test_no_room_for_a_word_is_refused() -> None:
     with pytest.raises(ValueError, match="max_tokens=2 leaves no room"):
         instructions([MANY], [1], tokenizer=TOKENIZER, turn="last-question", max_tokens=2)
+
+
+def test_marks_are_no_words() -> None:
+    clip, still, noise = (BlankImage(side=side) for side in (1, 2, 3))
+    asked = Turn(role="user", text="<video>\nIs <image> in it, and<audio>?")
+    sample = Sample(id="s", turns=(asked,), images=(still,), videos=(clip,), sounds=(noise,))  # type: ignore[arg-type]
+    assert question(sample, "last-question", 1) == "Is in it, and ?"
