@@ -106,26 +106,17 @@ def names_in(path: str | Path) -> tuple[str, ...]:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Tensors by name from a weights file, or from a model folder (all its `*.safetensors`, sharded or not).
+    """Tensors by name from a weights file, or from a folder of them (all its `*.safetensors`, sharded or not).
 
-    Other files go through torch's weights-only loader, which runs no pickled code.
+    Other files (a folder's `*.bin`, else its `*.pt`, `*.pth`, `*.ckpt`) go through torch's weights-only loader, which
+    runs no pickled code.
 
     Raises:
         ValueError: nothing to read, a broken file, or a file that holds more than named tensors.
     """
     path = Path(path)
     if path.is_dir():
-        files = sorted(path.glob("*.safetensors"))
-        if files:
-            return {key: value for file in files for key, value in load_safetensors(file).items()}
-        files = sorted(path.glob("*.bin"))
-        if not files:
-            held = ", ".join(sorted(one.name for one in path.iterdir())[:5])
-            raise ValueError(
-                f"The folder {str(path)!r} holds no weights: *.safetensors or *.bin are wanted, it has "
-                f"{held if held else 'no file at all'}. Name the folder or file that the weights were downloaded to."
-            )
-        return {key: value for file in files for key, value in read_state(file).items()}
+        return _read_folder(path)
     if path.suffix == ".safetensors" or not path.is_file():
         return load_safetensors(path)
     if path.suffix.lower() not in PICKLED:
@@ -142,6 +133,27 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{str(path)!r} must hold a plain dictionary of tensors, but it holds {type(state).__name__}.")
     return state
+
+
+def _read_folder(path: Path) -> dict[str, Tensor]:
+    """The tensors of all weights files of one format: of safetensors if there are any."""
+    for ending in (".safetensors", *PICKLED):
+        files = sorted(one for one in path.glob(f"*{ending}") if one.name != "training_args.bin")
+        if files:
+            break
+    else:
+        held = ", ".join(sorted(one.name for one in path.iterdir())[:5])
+        raise ValueError(
+            f"The folder {str(path)!r} holds no weights: *.safetensors or *.bin are wanted, it has "
+            f"{held if held else 'no file at all'}. Name the folder or file that the weights were downloaded to."
+        )
+    found: dict[str, Tensor] = {}
+    for file in files:
+        for key, value in read_state(file).items():
+            if key in found and not torch.equal(found[key], value):
+                raise ValueError(f"{file} holds another {key!r} than a file before it in {str(path)!r}: name one file.")
+            found[key] = value
+    return found
 
 
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

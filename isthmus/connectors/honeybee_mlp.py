@@ -86,8 +86,9 @@ class HoneybeeMlp(Connector):
 def without_class_position(state: Mapping[str, Tensor], patches: int) -> dict[str, Tensor]:
     """`state` under official names without the position of the class token that older checkpoints keep first."""
     kept = dict(state)
-    if "pos_emb" in kept and kept["pos_emb"].shape[1] == patches + 1:
-        kept["pos_emb"] = kept["pos_emb"][:, 1:]
+    for name in ("pos_emb", "v_pos_emb"):
+        if name in kept and kept[name].dim() == 3 and kept[name].shape[1] == patches + 1:
+            kept[name] = kept[name][:, 1:]
     return kept
 
 

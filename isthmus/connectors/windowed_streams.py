@@ -5,6 +5,7 @@ before its own layer of the language model: `Levels(layers=..., blank=True, arra
 Checked against: `transformers` Granite4VisionModel (oracles `granite4_vision_model*`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -108,15 +109,18 @@ class WindowedStreams(Connector):
         return VisualTokens(first, levels=tuple(rest))
 
 
-def granite_keys(area: int, corners: int) -> KeyMap:
-    """The names of a whole Granite4Vision against ours, whose first `area` streams are averaged, then the corners."""
-    lists = [("layerwise_projectors", number, number) for number in range(area)]
-    lists += [("spatial_projectors", number, area + number) for number in range(corners)]
+def granite_keys(shrinks: Sequence[Shrink]) -> KeyMap:
+    """The names of a whole Granite4Vision against ours: averaged streams in their order, and those of the corners."""
+    names, averaged = [], 0
+    for shrink in shrinks:
+        corner = get_args(Shrink).index(shrink) - 1
+        names.append(f"layerwise_projectors.{averaged}" if corner < 0 else f"spatial_projectors.{corner}")
+        averaged += corner < 0
     return KeyMap(
         "model.",
         tuple(
-            Entry(f"{name}.{number}.{entry.official}", (f"streams.{ours}.{entry.ours[0]}",), batched=entry.batched)
-            for name, number, ours in lists
+            Entry(f"{name}.{entry.official}", (f"streams.{number}.{entry.ours[0]}",), batched=entry.batched)
+            for number, name in enumerate(names)
             for entry in GRANITE_KEYS.entries
         ),
     )

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from isthmus.connectors import ConnectorConfig, Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig
 from isthmus.connectors.c_abstractor import C_ABSTRACTOR_KEYS, CAbstractorConfig
 from isthmus.connectors.d_abstractor import D_ABSTRACTOR_KEYS, DAbstractorConfig
-from isthmus.connectors.honeybee_mlp import HONEYBEE_MLP_KEYS, HoneybeeMlpConfig
+from isthmus.connectors.gated_cross_attention import FLAMINGO_KEYS, GatedCrossAttentionConfig
+from isthmus.connectors.honeybee_mlp import HONEYBEE_MLP_KEYS, HoneybeeMlpConfig, without_class_position
 from isthmus.connectors.honeybee_resampler import HONEYBEE_RESAMPLER_KEYS, HoneybeeResamplerConfig
 from isthmus.connectors.idefics2 import IDEFICS2_KEYS
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
@@ -25,9 +26,14 @@ from isthmus.connectors.matryoshka import MATRYOSHKA_KEYS, MatryoshkaConfig
 from isthmus.connectors.perceiver import PERCEIVER_KEYS, PerceiverConfig
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.connectors.qformer_keys import BLIP2_NATIVE, INSTRUCTBLIP_NATIVE, below, connector_part, lavis_keys
+from isthmus.connectors.qllama import QLlamaConfig
+from isthmus.connectors.qllama_start import INTERNVL_G_KEYS
 from isthmus.connectors.qwen3vl_mergers import QWEN3VL_KEYS, Qwen3VlConfig
 from isthmus.connectors.qwen_vl import QWEN_VL_KEYS, QwenVlConfig
 from isthmus.connectors.token_packer import TOKEN_PACKER_KEYS, TokenPackerConfig
+from isthmus.connectors.video_qformer import VIDEO_LLAMA_KEYS, VideoQFormerConfig
+from isthmus.connectors.windowed_streams import WindowedStreamsConfig, granite_keys
+from isthmus.exchange.flamingo import flamingo_part
 from isthmus.exchange.folders import Imported, write_run, write_whole_folder
 from isthmus.exchange.key_maps import INTERNVL, INTERNVL_NATIVE, LLAVA_LINEAR, LLAVA_MLP, TWO_LINEAR
 from isthmus.model import Model
@@ -69,6 +75,13 @@ _BLIP = {
     "language_model.": "the language model",
 }
 _INTERNVL = {"vision_model.": "the vision encoder", "language_model.": "the language model"}
+_VIDEO_LLAMA = _BLIP | {
+    "llama_model.": "the language model",
+    "t5_proj.": "BLIP-2's way to another language model",
+    "opt_proj.": "BLIP-2's way to another language model",
+    "audio_": "the audio branch",
+}
+_FLAMINGO = {"lang_encoder.": "the language model and its blocks", "vision_encoder.": "the vision encoder"}
 _QWEN = {
     "transformer.visual.": "the vision encoder, for which transformers has no class",
     "transformer.": "the language model, for which transformers has no class",
@@ -107,7 +120,11 @@ LAYOUTS: tuple[Layout, ...] = (
     _layout("Honeybee", HoneybeeMlpConfig, HONEYBEE_MLP_KEYS, _INTERNVL),
     _layout("Honeybee", HoneybeeResamplerConfig, HONEYBEE_RESAMPLER_KEYS, _INTERNVL),
     _layout("transformers Qwen3-VL", Qwen3VlConfig, QWEN3VL_KEYS, {"model.": "backbones", "lm_head.": "backbones"}),
-    _layout("OpenFlamingo", PerceiverConfig, PERCEIVER_KEYS, {"lang_encoder.": "the language model and its blocks"}),
+    _layout("OpenFlamingo", PerceiverConfig, below(PERCEIVER_KEYS, "resampler"), _FLAMINGO),
+    _layout("OpenFlamingo", GatedCrossAttentionConfig, FLAMINGO_KEYS, _FLAMINGO),
+    _layout("InternVL 1.0", QLlamaConfig, INTERNVL_G_KEYS, {"vision_model.": "the vision encoder"}),
+    _layout("Video-LLaMA", VideoQFormerConfig, VIDEO_LLAMA_KEYS, _VIDEO_LLAMA),
+    _layout("transformers Granite4Vision", WindowedStreamsConfig, granite_keys(()), _NATIVE),
     _layout("MobileVLM", LdpConfig, LDP_KEYS, _LLAVA),
     _layout("MobileVLM V2", LdpV2Config, LDP_V2_KEYS, _LLAVA),
     _layout("MQT-LLaVA", MatryoshkaConfig, MATRYOSHKA_KEYS, _LLAVA),
@@ -119,28 +136,29 @@ LAYOUTS: tuple[Layout, ...] = (
 def import_official(path: str | Path, folder: Path, model: Model) -> Imported:
     """The connector weights in a file or folder as a run of `model`, whose backbones are the ones it names.
 
+    A model without a language model (stage 1 of BLIP-2 and InternVL) takes the connector with its heads.
+
     Raises:
         ValueError: no published form of this connector is in the file, or its weights do not fit the model's connector,
             naming each that is missing, unknown or of another shape.
     """
     state = read_state(path)
-    target = model.target()
-    connector = model.connector.build(model.source(), target)
-    arrange = model.arrange.build(target)
+    source = model.source()
+    alone = model.llm is None
+    connector = model.connector.build_alone(source) if alone else model.connector.build(source, model.target())
+    arrange = nn.Module() if alone else model.arrange.build(model.target())
     layout = find_layout(state, model.connector, connector.state_dict())
-    given, rest = _split(state, layout, model.connector)
+    _check_covered(connector, layout, path)
+    given, rest = _split(state, layout, model)
     load_official(connector, layout.keys, given, f"{path} ({layout.system})")
     newline = next((rest.pop(name) for name in NEWLINES if name in rest), None)
+    _load_newline(arrange, newline, path)
     own = arrange.state_dict()
-    if newline is not None and own:
-        arrange.load_state_dict({"newline": newline})
-    elif own:
-        raise ValueError(f"{path} has no {NEWLINES[0]}, which {type(model.arrange).__name__} needs. Import the whole.")
     left = _left(rest, layout, path)
     if newline is not None and not own:
         left[NEWLINES[0]] = f"{type(model.arrange).__name__} puts no vector at the end of a row"
     tensors = {f"connector.{key}": value for key, value in connector.state_dict().items()}
-    tensors |= {f"arrange.{key}": value for key, value in arrange.state_dict().items()}
+    tensors |= {f"arrange.{key}": value for key, value in own.items()}
 
     def fill(partial: Path) -> None:
         write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=str(path))
@@ -150,6 +168,37 @@ def import_official(path: str | Path, folder: Path, model: Model) -> Imported:
     return Imported(run=Run(folder), taken=taken, left=left)
 
 
+def _check_covered(connector: nn.Module, layout: Layout, path: str | Path) -> None:
+    """Raises ValueError when the connector has weights that no published checkpoint of this form holds."""
+    own = connector.state_dict()
+    covered = layout.keys.to_ours(layout.keys.to_official(own))
+    bare = [key for key in own if key not in covered]
+    if bare:
+        raise ValueError(
+            f"{path} cannot fill {', '.join(bare[:5])} of {type(connector).__name__}: {layout.system} publishes no "
+            f"such weights. Name a recipe whose connector ends where theirs does: one without a language model "
+            f"(llm=None), from whose run the next stage starts, or a connector with project=False."
+        )
+
+
+def _load_newline(arrange: nn.Module, newline: Tensor | None, path: str | Path) -> None:
+    """LLaVA's one vector for the ends of rows, wherever the arrangement keeps it. Raises ValueError on a misfit."""
+    own = arrange.state_dict()
+    lacking = [key for key in own if newline is None or key.rpartition(".")[2] != "newline"]
+    if lacking:
+        raise ValueError(
+            f"{path} has no {', '.join(lacking)} for {type(arrange).__name__}: of an arrangement's weights "
+            f"{NEWLINES[0]} alone is published. Import the whole, or name a recipe with another arrangement."
+        )
+    wrong = [key for key, value in own.items() if newline is not None and newline.shape != value.shape]
+    if wrong and newline is not None:
+        raise ValueError(
+            f"{NEWLINES[0]} in {path} is {tuple(newline.shape)}, wanted {tuple(own[wrong[0]].shape)}: name a recipe "
+            f"with the language model that it was trained for."
+        )
+    arrange.load_state_dict({key: newline.to(torch.float32) for key in own} if newline is not None else {})
+
+
 def find_layout(state: Mapping[str, Tensor], config: ConnectorConfig, own: Mapping[str, Tensor]) -> Layout:
     """The published form that most of the names are of.
 
@@ -157,6 +206,9 @@ def find_layout(state: Mapping[str, Tensor], config: ConnectorConfig, own: Mappi
         ValueError: no form is known for the connector, or none of its names is in the file.
     """
     fitting = [layout for layout in LAYOUTS if type(config) is layout.connector]
+    if isinstance(config, WindowedStreamsConfig):
+        streams = granite_keys([shrink for _, shrink in config.streams])
+        fitting = [replace(layout, keys=streams) for layout in fitting]
     if not fitting:
         known = sorted({layout.connector.__name__ for layout in LAYOUTS})
         raise ValueError(
@@ -177,27 +229,45 @@ def find_layout(state: Mapping[str, Tensor], config: ConnectorConfig, own: Mappi
     return best
 
 
-def _split(
-    state: Mapping[str, Tensor], layout: Layout, config: ConnectorConfig
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _split(state: Mapping[str, Tensor], layout: Layout, model: Model) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """What belongs to the connector (named below the prefix, in float32), and the rest."""
+    config, cut = model.connector, len(layout.keys.prefix)
+    if isinstance(config, GatedCrossAttentionConfig):
+        mine, rest = flamingo_part(state, model)
+        return {key: value.to(torch.float32) for key, value in mine.items()}, rest
     if isinstance(config, (QFormerConfig, InstructQFormerConfig)):
-        qformer = config.qformer if isinstance(config, InstructQFormerConfig) else config
-        whole = connector_part(state, layout.keys, text=qformer.text)
-        heads = ("vision_proj.", "text_proj.", "itm_head.", "temp")
-        dropped = () if qformer.embedding else (*heads, "Qformer.cls.")
-        mine = {
-            key: value
-            for key, value in whole.items()
-            if not key.startswith(dropped)
-            and (not key.startswith("vision_model.") or key.startswith("vision_model.post_layernorm."))
-        }
+        mine = _qformer_part(state, layout, config.qformer if isinstance(config, InstructQFormerConfig) else config)
+    elif isinstance(config, VideoQFormerConfig):
+        mine = connector_part(state, layout.keys, text=False)
+    elif isinstance(config, QLlamaConfig):
+        mine = {key: value for key, value in state.items() if key.startswith(_QLLAMA) and not _is_buffer(key)}
     else:
         prefix = layout.keys.prefix
         mine = {key: value for key, value in state.items() if key.startswith(prefix) and not _not_ours(key, layout)}
-    cut = len(layout.keys.prefix)
-    rest = {key: value for key, value in state.items() if key not in mine}
-    return {key[cut:]: value.to(torch.float32) for key, value in mine.items()}, rest
+    rest = {key: value for key, value in state.items() if key not in mine and not _is_buffer(key)}
+    given = {key[cut:]: value.to(torch.float32) for key, value in mine.items()}
+    return without_class_position(given, model.source().grid.size), rest
+
+
+def _qformer_part(state: Mapping[str, Tensor], layout: Layout, config: QFormerConfig) -> dict[str, Tensor]:
+    """The Q-Former's tensors, its text side and heads where it was built with them."""
+    heads = ("vision_proj.", "text_proj.", "itm_head.", "temp")
+    dropped = () if config.embedding else (*heads, "Qformer.cls.")
+    return {
+        key: value
+        for key, value in connector_part(state, layout.keys, text=config.text).items()
+        if not key.startswith(dropped)
+        and (not key.startswith("vision_model.") or key.startswith("vision_model.post_layernorm."))
+    }
+
+
+_QLLAMA = ("query_tokens", "qllama.", "clip_projector", "text_projection", "logit_scale", "itm_head.")
+"""What names of InternVL 1.0 begin with that are not its vision tower's."""
+
+
+def _is_buffer(key: str) -> bool:
+    """What LLaMA's code saved beside QLLaMA's weights: numbers that follow from its sizes."""
+    return key.startswith("qllama.") and key.endswith("rotary_emb.inv_freq")
 
 
 def _not_ours(key: str, layout: Layout) -> bool:
@@ -209,6 +279,7 @@ def _not_ours(key: str, layout: Layout) -> bool:
 _SHARED_PREFIX = {
     "Qwen-VL": ("attn_pool.", "ln_post.", "proj"),
     "transformers Qwen3-VL": ("merger.", "deepstack_merger_list."),
+    "transformers Granite4Vision": ("layerwise_projectors.", "spatial_projectors."),
 }
 """Connectors whose names begin as the encoder's do, and what theirs begin with behind that."""
 

@@ -84,7 +84,7 @@ def place(oracle: Oracle, states: tuple[torch.Tensor, ...], plans: list[Plan]) -
         + [f"spatial_projectors.{number}." for number in range(len(corners))]
     )
     own = {key: value for key, value in weights.items() if key.startswith(used)}
-    load_official(connector, granite_keys(len(mapped), len(corners)), own, oracle.name)
+    load_official(connector, granite_keys([shrink for _, shrink in streams]), own, oracle.name)
     layers = (*(layer for _, layer in sizes["dmap"]), *sizes["spatial"])
     arrange = Levels(layers=layers, blank=True, arrange=Anyres(digits=7))
     layout = arrange.build(target)
