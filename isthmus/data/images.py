@@ -60,12 +60,14 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
     image.load()
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise ValueError(f"it holds {kind} values, whose range is not known. Save it with 8 or 16 bits.")
     image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("it holds floating-point values, whose range is not known. Save it with 8 or 16 bits.")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(np.clip(values // 256, 0, 255).astype(np.uint8))
+        clear = values == image.info["transparency"] if "transparency" in image.info else np.zeros(1, dtype=bool)
+        image = Image.fromarray(np.where(clear, 255, np.clip(values // 256, 0, 255)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -121,10 +121,22 @@ def test_of_an_animation_the_first_frame_is_seen(form: str) -> None:
     assert decode(moving, "moving").getpixel((4, 4)) == (200, 0, 0)
 
 
-def test_floating_point_pixels_are_refused_by_name() -> None:
-    content = encoded(Image.new("F", (4, 4), 0.5), "TIFF")
-    with pytest.raises(ValueError, match=r"depth\.tif.*floating-point values"):
+@pytest.mark.parametrize(("mode", "kind"), [("F", "floating-point"), ("I", "32-bit")])
+def test_pixels_of_no_known_range_are_refused_by_name(mode: str, kind: str) -> None:
+    content = encoded(Image.new(mode, (4, 4), 200), "TIFF")
+    with pytest.raises(ValueError, match=rf"depth\.tif.*{kind} values"):
         decode(content, "depth.tif")
+
+
+def test_the_clear_grey_of_sixteen_bits_is_white() -> None:
+    header = b"IHDR" + struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
+    pixels = b"IDAT" + zlib.compress(b"\0" + struct.pack(">2H", 0x8000, 0x4000))
+    chunks = (
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+        for body in (header, b"tRNS" + struct.pack(">H", 0x8000), pixels, b"IEND")
+    )
+    image = decode(b"\x89PNG\r\n\x1a\n" + b"".join(chunks), "clear.png")
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (64, 64, 64)]
 
 
 @pytest.mark.parametrize(
