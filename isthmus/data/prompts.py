@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from jinja2 import TemplateError
+
 from isthmus.data.sample import ANY_MARK, IMAGE_MARK, MARKS, Sample, Turn, marks_of, with_turns
 
 
@@ -202,7 +204,7 @@ class ChatTemplate(PromptStyle):
         So a special token written in a sample is plain text.
 
         Raises:
-            ValueError: the tokenizer has no chat template, or its template leaves out a turn.
+            ValueError: the tokenizer has no chat template, or its template leaves out a turn or refuses one.
         """
         if getattr(tokenizer, "chat_template", None) is None:
             raise ValueError(
@@ -211,7 +213,13 @@ class ChatTemplate(PromptStyle):
             )
         turns = asked(sample, for_generation)
         messages = [{"role": turn.role, "content": _stand_in(index)} for index, turn in enumerate(turns)]
-        text = _apply(tokenizer, messages, for_generation)
+        try:
+            text = _apply(tokenizer, messages, for_generation)
+        except TemplateError as error:
+            raise ValueError(
+                f"The tokenizer's chat template takes no conversation of {', '.join(turn.role for turn in turns)} "
+                f"(sample {sample.id!r}): {error}. Leave such turns out, or use the prompt style Vicuna."
+            ) from error
         segments: list[Segment] = []
         for index, (exchange, turn) in enumerate(numbered(turns)):
             before, found, text = text.partition(_stand_in(index))

@@ -125,6 +125,12 @@ def test_chat_template_says_what_is_missing() -> None:
         ChatTemplate().render(CHAT, byte_tokenizer(template="nothing"))
 
 
+def test_what_a_chat_template_refuses_is_said_with_the_sample() -> None:
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x"
+    with pytest.raises(ValueError, match=r"no conversation of system, user \(sample 'one'\): System role not supp"):
+        ChatTemplate().render(sample(("system", "Be kind."), ("user", "why?")), byte_tokenizer(template=template))
+
+
 def test_exchanges_are_numbered_by_answers() -> None:
     assert [segment.exchange for segment in QuestionAnswer().render(CHAT)] == [0, 0, 0, 1, 1]
 
