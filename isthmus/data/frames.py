@@ -3,6 +3,7 @@
 Source: LLaVA-NeXT-Interleave (arXiv:2407.07895) and Video-LLaMA (arXiv:2306.02858) take a fixed number, evenly spaced.
 """
 
+import contextlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,32 @@ SAMPLINGS: dict[str, type[FrameSampling]] = {
     "keyframes": Keyframes,
 }
 """Every way to choose frames, by name."""
+
+
+def read_frames(text: str, *, most: int) -> FrameSampling:
+    """The choice that a text names: `uniform:8`, `fps:0.5` or `fps:0.5:16`, `keyframes` or `keyframes:16`.
+
+    `most` is how many frames there are at most where the text does not say.
+
+    Raises:
+        ValueError: no such choice.
+    """
+    name, *numbers = text.strip().split(":")
+    with contextlib.suppress(ValueError):
+        parts = [float(number) for number in numbers]
+        counts = [int(number) for number in numbers[name == "fps" :]] or [most]
+        if min(counts) > 0:
+            match name, len(parts):
+                case "uniform", 0 | 1:
+                    return UniformFrames(num=counts[0])
+                case "fps", 1 | 2:
+                    return FramesPerSecond(rate=parts[0], max_frames=counts[0])
+                case "keyframes", 0 | 1:
+                    return Keyframes(max_frames=counts[0])
+    raise ValueError(
+        f"{text!r} chooses no frames. Write uniform:8 for so many, evenly spaced; fps:0.5 for one every two seconds "
+        f"(fps:0.5:16 for 16 at most); keyframes or keyframes:16 for those that are stored whole."
+    )
 
 
 def _shown(times: Sequence[float], moment: float) -> int:

@@ -44,6 +44,18 @@ class FileVideo:
         """
         return self._read(None)
 
+    def num_frames(self) -> int:
+        """How many frames are chosen, without decoding one; where their number is fixed, without opening the file.
+
+        Raises:
+            ValueError: naming the file, as `load` does.
+        """
+        if isinstance(self.frames, UniformFrames):
+            return self.frames.num
+        with opened(self.root, self.path) as (container, name):
+            index = _Index(container, _stream(container, name), name, self.start_s, self.end_s)
+            return len(self.frames.choose(index.times, index.keys))
+
     def frame(self, number: int) -> Image.Image:
         """One of the chosen frames alone. Raises ValueError as `load`, and when there are not so many."""
         return self._read(number).frames[0]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from isthmus.data.frames import FrameSampling, FramesPerSecond, Keyframes, UniformFrames
+from isthmus.data.frames import FrameSampling, FramesPerSecond, Keyframes, UniformFrames, read_frames
 
 TENTHS = [number / 10 for number in range(21)]
 
@@ -48,3 +48,26 @@ def test_never_more_frames_than_said(make: FrameSampling, most: int) -> None:
 def test_impossible_choices_are_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="must be"):
         wrong()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("uniform:12", UniformFrames(num=12)),
+        ("uniform", UniformFrames(num=5)),
+        ("fps:0.5", FramesPerSecond(rate=0.5, max_frames=5)),
+        (" fps:2:16", FramesPerSecond(rate=2.0, max_frames=16)),
+        ("keyframes", Keyframes(max_frames=5)),
+        ("keyframes:3", Keyframes(max_frames=3)),
+    ],
+)
+def test_a_choice_is_read_from_words(text: str, chosen: FrameSampling) -> None:
+    assert read_frames(text, most=5) == chosen
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "fps", "fps:0", "fps:nan", "uniform:0", "uniform:2.5", "keyframes:1:2", "all"]
+)
+def test_words_that_choose_nothing_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"chooses no frames\. Write uniform:8"):
+        read_frames(text, most=5)
