@@ -22,7 +22,7 @@ from isthmus.data.sample import (
     marks_of,
     with_turns,
 )
-from isthmus.data.video import FileVideo, VideoFrame
+from isthmus.data.video import FileVideo, FrameMosaic, VideoFrame
 
 NAMES = {"image": "Image", "video": "Video", "audio": "Sound"}
 _VIDEO = re.compile(re.escape(VIDEO_MARK))
@@ -75,8 +75,10 @@ def in_front(sample: Sample, *, refer: bool = True) -> Sample:
 def frames_as_images(sample: Sample) -> Sample:
     """Every video as a row of images, one mark a frame, so that a model of images reads it as a list in time.
 
+    No frame is decoded: a file that is broken shows when its images are loaded.
+
     Raises:
-        ValueError: a video that is no file, or cannot be read.
+        ValueError: a video that is no file, or one whose frames cannot be counted.
     """
     inputs: list[Input] = []
     counts: list[int] = []
@@ -84,14 +86,27 @@ def frames_as_images(sample: Sample) -> Sample:
         if kind != "video":
             inputs.append(Input(kind, ref))
             continue
-        if not isinstance(ref, FileVideo):
-            raise ValueError(f"Sample {sample.id!r}: only video files are taken apart into frames, not {type(ref)}.")
-        counts.append(len(ref.load().frames))
-        inputs += [Input("image", VideoFrame(video=ref, number=number)) for number in range(counts[-1])]
+        video = _file(sample, ref)
+        counts.append(video.num_frames())
+        inputs += [Input("image", VideoFrame(video=video, number=number)) for number in range(counts[-1])]
     standing = iter(counts)
     turns = tuple(
         replace(turn, text=_VIDEO.sub(lambda _: IMAGE_MARK * next(standing), turn.text)) for turn in sample.turns
     )
+    return with_turns(sample, turns, inputs)
+
+
+def videos_as_mosaics(sample: Sample, columns: int) -> Sample:
+    """Every video as one image of its frames, row by row, so that tiles cut it into its frames (DeepStack).
+
+    Raises:
+        ValueError: a video that is no file.
+    """
+    inputs = [
+        Input("image", FrameMosaic(video=_file(sample, ref), columns=columns)) if kind == "video" else Input(kind, ref)
+        for kind, ref in sample.inputs
+    ]
+    turns = tuple(replace(turn, text=_VIDEO.sub(IMAGE_MARK, turn.text)) for turn in sample.turns)
     return with_turns(sample, turns, inputs)
 
 
@@ -107,3 +122,9 @@ def _names(inputs: Sequence[Input]) -> list[str]:
     kinds = [kind for kind, _ in inputs]
     counted = {kind: list(accumulate(int(one == kind) for one in kinds)) for kind in MARKS.values()}
     return [f"{NAMES[kind]} {counted[kind][place]}" for place, kind in enumerate(kinds)]
+
+
+def _file(sample: Sample, ref: object) -> FileVideo:
+    if not isinstance(ref, FileVideo):
+        raise ValueError(f"Sample {sample.id!r}: only video files are taken apart into frames, not {type(ref)}.")
+    return ref

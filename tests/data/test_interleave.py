@@ -12,11 +12,12 @@ from PIL import Image
 from tiny_models import byte_tokenizer
 
 from isthmus.data.frames import UniformFrames
-from isthmus.data.interleave import few_shot, frames_as_images, in_front, scene_views
+from isthmus.data.interleave import few_shot, frames_as_images, in_front, scene_views, videos_as_mosaics
 from isthmus.data.prompts import ChatTemplate, Plain, PromptStyle, QuestionAnswer, Vicuna, split_turns
 from isthmus.data.sample import Sample, Turn
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
+from isthmus.data.sources.mosaics import Mosaics
 from isthmus.data.tokens import Writing, encode
 from isthmus.data.video import FileVideo
 
@@ -169,6 +170,25 @@ def test_frames_become_images(tmp_path: Path) -> None:
     assert [round(level(image.load()) / 40) for image in made.images[1:]] == [1, 3, 5]
     with pytest.raises(ValueError, match="only video files"):
         frames_as_images(MIXED)
+
+
+def test_a_video_becomes_a_mosaic(tmp_path: Path) -> None:
+    write_video(tmp_path / "v.mp4", [40, 120, 200])
+    Image.new("RGB", (4, 4)).save(tmp_path / "i.png")
+    source = write_conversations(
+        tmp_path, image="i.png", video="v.mp4", conversations=said("<video> What follows <image>?")
+    )
+    sample = Mosaics(of=replace(source, frames=UniformFrames(num=3)), columns=2).build()[0]
+    assert sample.turns[0].text == "<image> What follows <image>?"
+    assert sample.videos == ()
+    picture, other = (image.load() for image in sample.images)
+    assert (picture.size, other.size) == ((64, 32), (4, 4))
+    corners = [picture.getpixel(place)[0] for place in ((16, 8), (48, 8), (16, 24), (48, 24))]  # type: ignore[index]
+    assert [round(value / 40) for value in corners] == [1, 3, 5, 0]
+    with pytest.raises(ValueError, match="only video files"):
+        videos_as_mosaics(MIXED, 2)
+    with pytest.raises(ValueError, match="columns=0"):
+        Mosaics(of=source, columns=0)
 
 
 def write_conversations(folder: Path, **fields: Any) -> LlavaFile:

@@ -12,6 +12,8 @@ from PIL import Image
 from tiny_towers import save
 from torch.nn import functional
 
+from isthmus.connectors.arrange import DeepStack
+from isthmus.data.video import mosaic
 from isthmus.encoders import TILINGS, CachedEncoder, FeatureCache, TilingConfig, VisionEncoder
 from isthmus.encoders.tiles import (
     DEEPSTACK_GRIDS,
@@ -122,6 +124,17 @@ def test_finer_crops_follow_all_views(eye: VisionEncoder) -> None:
         assert float((functional.avg_pool2d(large, 2) - ready.pixels[view]).abs().mean()) < 0.1
     alone = replace(eye, tiles=FinerTiles(tiles=OneView())).plan((96, 90))
     assert (len(alone.views), alone.whole) == (5, "none")
+
+
+def test_the_tiles_of_a_mosaic_are_the_frames_of_the_video(eye: VisionEncoder) -> None:
+    frames = [picture((SIDE, SIDE), seed) for seed in range(6)]
+    laid = mosaic(frames, 3)
+    tower = replace(eye, tiles=AnyresTiles(grids=((3, 2),), pad=False)).build()
+    ready, alone = tower.prepare(laid), [replace(eye).build().prepare(frame).pixels[0] for frame in frames]
+    assert (ready.tiles, ready.whole) == (Grid(1, 2, 3), "first")
+    assert torch.equal(ready.pixels[1:], torch.stack(alone))
+    split = DeepStack(groups=6).split(tower.config.plan(laid.size))
+    assert (split.coarse, split.crops) == ((0,), ((1, 2, 3, 4, 5, 6),))
 
 
 def test_crops_of_deepstack_are_stretched_over_the_grid() -> None:

@@ -9,6 +9,7 @@ from isthmus.data.sources.esc10 import Esc10
 from isthmus.data.sources.formatted import Formatted
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
+from isthmus.data.sources.mosaics import Mosaics
 from isthmus.data.sources.nlvr import NlvrBoxes
 from isthmus.data.sources.small_things import SmallThings
 from isthmus.data.sources.split_captions import SplitCaptions
@@ -35,6 +36,7 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     DocumentFile,
     TarShards,
     Interleaved,
+    Mosaics,
     TextFile,
     Formatted,
     SplitCaptions,
@@ -54,6 +56,7 @@ __all__ = [
     "Formatted",
     "Interleaved",
     "LlavaFile",
+    "Mosaics",
     "NlvrBoxes",
     "SmallThings",
     "Source",
