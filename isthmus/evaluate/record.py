@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 Control = Literal["none", "mean-image", "shuffled", "text-only"]
-"""What the model sees: the image; the mean of the images' features; another item's image; one blank image."""
+"""What the model sees: the image; the mean of the images' features; another item's image; one blank image. Clips and
+sounds alike."""
 
 
 @dataclass(frozen=True, kw_only=True)

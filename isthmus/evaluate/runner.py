@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from isthmus.branches import look
+from isthmus.branches import inputs_of, look
 from isthmus.data.sample import ImageRef, Sample, SoundRef, VideoRef
+from isthmus.encoders import Encoder, ImageSource
 from isthmus.evaluate.answers import first_answer, score
 from isthmus.evaluate.blank import blanked
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, Control
-from isthmus.evaluate.sight import SeesImages, Sight, mean_view
+from isthmus.evaluate.sight import SeesImages, Sight, Unkept, mean_view
+from isthmus.features import BranchName
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
 
@@ -25,6 +27,8 @@ SHORT = Generation(max_new_tokens=8)
 
 Progress = Callable[[int, int], None]
 Key = tuple[str, tuple[str, ...]]
+Sights = dict[BranchName, Sight | Encoder]
+"""What every branch of the model sees with."""
 
 
 def shuffled(items: Sequence[Sample], seed: int) -> list[Sample]:
@@ -88,10 +92,7 @@ def evaluate(
         seen = shuffled(items, seed)
     elif control == "text-only":
         seen = [blanked(item) for item in items]
-    sight = Sight(encoder=encoder)
-    if control == "mean-image" and any(item.images for item in items):
-        sight = Sight(encoder=encoder, mean=mean_view(encoder, [image for item in items for image in item.images]))
-
+    sights = sights_of(model, items, encoder, control)
     unique: dict[Key, Sample] = {}
     keys = [_key(item, control) for item in seen]
     for key, item in zip(keys, seen, strict=True):
@@ -99,7 +100,7 @@ def evaluate(
     said: dict[Key, tuple[str, str]] = {}
     for batch in _batches(unique, batch_size):
         asked = [unique[key] for key in batch]
-        said.update(zip(batch, _ask(model, asked, sight, _long_enough(generation, asked)), strict=True))
+        said.update(zip(batch, _ask(model, asked, sights, _long_enough(generation, asked)), strict=True))
         if on_progress is not None:
             on_progress(len(said), len(unique))
     return [_scored(item, control, *said[key]) for item, key in zip(items, keys, strict=True)]
@@ -122,12 +123,28 @@ def _long_enough(generation: Generation, items: Sequence[Sample]) -> Generation:
     return dataclasses.replace(generation, max_new_tokens=max(generation.max_new_tokens, longest))
 
 
+def sights_of(model: VisionLanguageModel, items: Sequence[Sample], encoder: SeesImages, control: Control) -> Sights:
+    """What each branch sees with; under "mean-image" the mean of what the items show it, of clips and sounds too."""
+    sights: Sights = {name: parts.encoder for name, parts in model.branches.items() if parts.encoder is not None}
+    sights["image"] = Sight(encoder=encoder)
+    if control != "mean-image":
+        return sights
+    shown: dict[BranchName, list[ImageSource]] = {}
+    for item in items:
+        for name, ref in inputs_of(item, sights, tile_several=model.config.encoder.tiles_several()):
+            shown.setdefault(name, []).append(ref)
+    for name, refs in shown.items():
+        own = sights[name]
+        sees: SeesImages = Unkept(encoder=own, device=device_of(model)) if isinstance(own, Encoder) else encoder
+        sights[name] = Sight(encoder=sees, mean=mean_view(sees, refs))
+    return sights
+
+
 def _ask(
-    model: VisionLanguageModel, items: Sequence[Sample], sight: Sight, generation: Generation
+    model: VisionLanguageModel, items: Sequence[Sample], sights: Sights, generation: Generation
 ) -> list[tuple[str, str]]:
     """The prompt and the answer of each item."""
-    encoders = {name: parts.encoder for name, parts in model.branches.items() if parts.encoder is not None}
-    seen = look(items, {"image": sight, **encoders}, tile_several=model.config.encoder.tiles_several())
+    seen = look(items, sights, tile_several=model.config.encoder.tiles_several())
     device = device_of(model)
     batch = model.config.batch(
         items,
