@@ -87,10 +87,10 @@ def find_goal(to: str, model: Model) -> Goal:
     """
     if to not in GOALS:
         raise ValueError(f"No export to {to!r}.{did_you_mean(to, GOALS)} There are: {', '.join(GOALS)}.")
-    lacking = GOALS[to].lacks(model)
+    lacking = lacks(to, model)
     if not lacking:
         return GOALS[to]
-    able = [name for name, goal in GOALS.items() if not goal.lacks(model)]
+    able = [name for name in GOALS if not lacks(name, model)]
     if able:
         raise ValueError(f"{GOALS[to].class_name} cannot hold this model: {lacking}. It can go out as {able[0]!r}.")
     raise ValueError(
@@ -99,10 +99,17 @@ def find_goal(to: str, model: Model) -> Goal:
     )
 
 
+def lacks(to: str, model: Model) -> str:
+    """What of a model a class cannot hold, in words; empty when it can."""
+    if model.branches:
+        return f"it has no branch of its own for {' and '.join(model.branches)}"
+    return GOALS[to].lacks(model)
+
+
 def nearest(model: Model) -> str:
     """The class whose connector is of the same idea, and what would have to change."""
     name = NEAREST.get(type(model.connector).__name__, "llava")
-    return f"{name!r} ({GOALS[name].lacks(model)})"
+    return f"{name!r} ({lacks(name, model)})"
 
 
 NEAREST = {

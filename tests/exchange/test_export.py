@@ -14,10 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from isthmus.adapters import MARK, Lora
-from isthmus.connectors import AveragePoolConfig, PixelShuffleConfig
+from isthmus.branches import Branch
+from isthmus.connectors import AveragePoolConfig, LinearConfig, PixelShuffleConfig
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import VideoEncoder, VisionEncoder
 from isthmus.exchange import export, find_goal, import_native
 from isthmus.exchange.certificate import CERTIFICATE_FILE
 from isthmus.exchange.folders import write_run
@@ -152,12 +153,12 @@ def test_the_first_recipe_has_a_class() -> None:
     assert find_goal("vipllava", RECIPES["quickstart"]().model).class_name == "VipLlavaForConditionalGeneration"
 
 
-def test_adapters_are_merged(tmp_path: Path, images: list[FileImage]) -> None:
+@pytest.mark.parametrize(("part", "layers"), [("llm", 14), ("encoder", 12)])
+def test_adapters_are_merged(part: str, layers: int, tmp_path: Path, images: list[FileImage]) -> None:
     plain = imported("llava", tmp_path)
     config = plain.model_config
-    assert config.llm is not None
-    adapted = replace(config, llm=replace(config.llm, lora=Lora(rank=2)))
-    model = VisionLanguageModel(adapted, with_encoder=False)
+    adapted = replace(config, **{part: replace(getattr(config, part), lora=Lora(rank=2))})
+    model = VisionLanguageModel(adapted)
     tensors = dict(plain.weights())
     torch.manual_seed(2)
     for name, weight in model.named_parameters():
@@ -169,9 +170,9 @@ def test_adapters_are_merged(tmp_path: Path, images: list[FileImage]) -> None:
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert not [name for name in weights if "lora" in name or "base_layer" in name]
     before = load_file(tmp_path / "native" / "model.safetensors")
-    changed = [name for name in weights if not torch.equal(weights[name], before[name])]
-    assert len(changed) >= 14
-    assert all("_proj" in name for name in changed if "layernorm" not in name)
+    changed = [name for name in weights if "layernorm" not in name and not torch.equal(weights[name], before[name])]
+    assert len(changed) == layers
+    assert all(("vision" in name) == (part == "encoder") for name in changed)
 
 
 def test_a_class_that_says_something_else_is_refused(
@@ -199,6 +200,7 @@ def test_a_class_that_says_something_else_is_refused(
         ("internvl", {"connector": PixelShuffleConfig(factor=2)}, "holds InternViT alone"),
         ("llava", {"connector": AveragePoolConfig(side=3)}, "the nearest: 'llava'"),
         ("llava", {"placement": "before-bos"}, "in place of the mark"),
+        ("llava", {"video": Branch(encoder=VideoEncoder(), connector=LinearConfig())}, "no branch of its own for vid"),
         ("lava", {}, "Did you mean 'llava'"),
     ],
 )
