@@ -21,6 +21,9 @@ DEMUXERS = (
 )
 """The containers that are tried."""
 
+STILLS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+"""Brands of pictures in a video's container (HEIF, AVIF): read as videos they would show one tile of the picture."""
+
 
 @contextmanager
 def opened(root: str, path: str) -> Iterator[tuple[Any, str]]:
@@ -34,6 +37,10 @@ def opened(root: str, path: str) -> Iterator[tuple[Any, str]]:
     size = found.stat().st_size
     if size > MAX_BYTES:
         raise ValueError(f"{name} has {size} bytes, more than the {MAX_BYTES} allowed.")
+    with found.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp" and head[8:] in STILLS:
+        raise ValueError(f"{name} is a HEIF or AVIF picture, which is not read here. Save it as JPEG or PNG.")
     with _container(str(found), name) as container:
         yield container, name
 
@@ -64,6 +71,11 @@ def checked_stream(streams: Sequence[Any], name: str, kind: str, way_out: str) -
     if streams[0].codec_context is None:
         raise ValueError(f"{name} holds {kind} in a coding that is not known here, or its header is broken.")
     return streams[0]
+
+
+def moving(streams: Sequence[Any]) -> list[Any]:
+    """The video streams that are no cover picture, as sound files and some films have one."""
+    return [one for one in streams if "attached_pic" not in str(getattr(one, "disposition", "")).lower()]
 
 
 def file_key(root: str, path: str) -> str:

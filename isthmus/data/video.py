@@ -13,7 +13,7 @@ from PIL import Image
 
 from isthmus.data.frames import FrameSampling, UniformFrames
 from isthmus.data.images import MAX_PIXELS
-from isthmus.data.media import checked_stream, file_key, opened
+from isthmus.data.media import checked_stream, file_key, moving, opened
 from isthmus.features import Clip
 
 MAX_FRAMES = 5_000_000
@@ -154,7 +154,7 @@ class _Index:
 
 
 def _stream(container: Any, name: str) -> Any:
-    stream = checked_stream(container.streams.video, name, "video", "A sound file is read with FileSound.")
+    stream = checked_stream(moving(container.streams.video), name, "video", "A sound file is read with FileSound.")
     wide, high = stream.codec_context.width, stream.codec_context.height
     if not 0 < wide * high <= MAX_PIXELS:
         raise ValueError(f"Video {name} has frames of {wide} x {high} pixels by its header, which is not allowed.")

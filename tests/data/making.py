@@ -42,12 +42,13 @@ def write_video(
         container.mux(stream.encode(None))
 
 
-def turn_portrait(path: Path) -> None:
-    """Write into the file what a phone held upright writes: to be shown turned by 90 degrees clockwise."""
+def turn_portrait(path: Path, degrees: int = 90) -> None:
+    """Write into the file what a phone held upright writes: to be shown turned by so many degrees clockwise."""
     content = bytearray(path.read_bytes())
     place = content.index(b"tkhd") + 4 + 4 + 36
     one = 1 << 16
-    content[place : place + 36] = struct.pack(">9i", 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    across, down, back, up = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
+    content[place : place + 36] = struct.pack(">9i", across, down, 0, back, up, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from making import level, tone, turn_portrait, write_sound, write_video
 from PIL import Image
 
 from isthmus.data.frames import FramesPerSecond, Keyframes, UniformFrames
+from isthmus.data.media import moving
 from isthmus.data.video import FileVideo, FrameMosaic, VideoFrame, mosaic
 
 CLIP = "classroom.mp4"
@@ -24,7 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_video(made / "greys.mp4", GREYS)
     write_video(made / "uneven.mp4", [40, 80, 120, 160, 200], stamps=[0, 1, 2, 40, 80])
     write_video(made / "portrait.mp4", [20] * 3, corner=True)
-    turn_portrait(made / "portrait.mp4")
     write_sound(made / "sound.wav", tone(0.2, 8_000), 8_000)
     return made
 
@@ -62,11 +63,18 @@ def test_a_variable_frame_rate_is_seen_by_its_times(folder: Path) -> None:
     assert near(greys(video), [40, 120, 160, 160, 200])
 
 
-def test_portrait_video_stands_upright(folder: Path) -> None:
-    frame = FileVideo(root=str(folder), path="portrait.mp4", frames=UniformFrames(num=1)).load().frames[0]
-    assert frame.size == (16, 32)
-    corners = [frame.getpixel(place)[0] for place in ((2, 3), (13, 3), (2, 28), (13, 28))]  # type: ignore[index]
-    assert corners[1] > 200 > 60 > max(corners[0], corners[2], corners[3])
+@pytest.mark.parametrize(("degrees", "white"), [(90, 1), (180, 3), (270, 2)])
+def test_portrait_video_stands_upright(folder: Path, degrees: int, white: int) -> None:
+    """The corner that is stored at the top left: at the top right of a phone's video, and so on round."""
+    path = folder / f"turned{degrees}.mp4"
+    path.write_bytes((folder / "portrait.mp4").read_bytes())
+    turn_portrait(path, degrees)
+    frame = FileVideo(root=str(folder), path=path.name, frames=UniformFrames(num=1)).load().frames[0]
+    assert frame.size == ((32, 16) if degrees == 180 else (16, 32))
+    wide, high = frame.size
+    places = ((2, 3), (wide - 3, 3), (2, high - 4), (wide - 3, high - 4))
+    corners = [frame.getpixel(place)[0] for place in places]  # type: ignore[index]
+    assert corners[white] > 200 > 60 > max(value for place, value in enumerate(corners) if place != white)
 
 
 def test_one_frame_is_an_image_of_its_own(folder: Path) -> None:
@@ -88,6 +96,17 @@ def test_a_mosaic_holds_the_frames_row_by_row(folder: Path) -> None:
     assert near([level(tile) for tile in tiles], greys(video))
     five = mosaic([Image.new("RGB", (2, 2), "white")] * 5, 3)
     assert (five.getpixel((3, 3)), five.getpixel((5, 3))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_chosen_frames_are_counted_without_decoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = FileVideo(root=str(folder), path="greys.mp4")
+    choices = (UniformFrames(num=3), FramesPerSecond(rate=2.0), Keyframes(), Keyframes(max_frames=2))
+    wanted = [len(replace(video, frames=choice).load().frames) for choice in choices]
+    monkeypatch.setattr("isthmus.data.video._decoded", None)
+    assert [replace(video, frames=choice).num_frames() for choice in choices] == wanted == [3, 5, 6, 2]
+    assert replace(video, path="none.mp4").num_frames() == 8
+    with pytest.raises(ValueError, match=r"none\.mp4"):
+        replace(video, path="none.mp4", frames=Keyframes()).num_frames()
 
 
 def test_keys_name_the_frames(folder: Path) -> None:
@@ -159,6 +178,20 @@ def test_damage_never_raises_anything_else(folder: Path) -> None:
             assert len(FileVideo(root=str(folder), path="bad.mp4").load().frames) == 8
             read += 1
     assert read < 30
+
+
+def test_a_cover_picture_is_no_video() -> None:
+    cover, film = SimpleNamespace(disposition="Disposition.attached_pic"), SimpleNamespace(disposition="default")
+    assert moving([cover, film]) == [film]
+    assert moving([SimpleNamespace()]) == [SimpleNamespace()]
+
+
+def test_a_picture_in_a_videos_container_is_refused(folder: Path) -> None:
+    """Of a phone's HEIC photo the first stream is one tile of the picture."""
+    for brand in (b"heic", b"avif"):
+        (folder / "photo.mp4").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(64))
+        with pytest.raises(ValueError, match=r"photo\.mp4' is a HEIF or AVIF picture.* Save it as JPEG"):
+            FileVideo(root=str(folder), path="photo.mp4").load()
 
 
 def test_other_files_are_refused_with_the_way_out(folder: Path) -> None:
