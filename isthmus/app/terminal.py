@@ -31,9 +31,16 @@ class Terminal:
     """Reads lines and writes answers until the end of input or /quit."""
 
     def __init__(
-        self, conversation: Conversation, read: Read, write: Write, *, form: ResponseFormat | Literal["free"] = "free"
+        self,
+        conversation: Conversation,
+        read: Read,
+        write: Write,
+        *,
+        form: ResponseFormat | Literal["free"] = "free",
+        frames: str = "",
     ) -> None:
-        self.conversation, self.read, self.write, self.form = conversation, read, write, form
+        self.conversation, self.read, self.write = conversation, read, write
+        self.form, self.frames = form, frames
         self.commands: dict[str, Callable[[str], None]] = {
             "/image": partial(self.attach, "image"),
             "/video": partial(self.attach, "video"),
@@ -88,7 +95,7 @@ class Terminal:
 
     def attach(self, kind: BranchName, path: str) -> None:
         """Attach a file by its path, quoted where it holds spaces."""
-        attach_file(self.conversation, kind, Path(unquoted(path)))
+        attach_file(self.conversation, kind, Path(unquoted(path)), self.frames)
         waiting = len(self.conversation.attached)
         self.write(f"({waiting} {'file goes' if waiting == 1 else 'files go'} with the next question)\n")
 
@@ -104,13 +111,13 @@ class Terminal:
         self.write("(forgotten)\n")
 
 
-def attach_file(conversation: Conversation, kind: BranchName, path: Path) -> None:
-    """Put a file before the next question.
+def attach_file(conversation: Conversation, kind: BranchName, path: Path, frames: str = "") -> None:
+    """Put a file before the next question; `frames` chooses those of a video, as `frames_of` reads it.
 
     Raises:
         ValueError: no such file, or none that can be read as what it should be.
     """
-    conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config))
+    conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config, frames))
 
 
 def unquoted(path: str) -> str:

@@ -1,6 +1,7 @@
 """The chat command: a run's model and a terminal around it."""
 
 import contextlib
+import dataclasses
 import sys
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from isthmus.app.conversation import Conversation
 from isthmus.app.terminal import HELP, Terminal, attach_file
 from isthmus.cli.commands import Chat
+from isthmus.data.question_forms import put_as, refuse_dropped
 from isthmus.llms import Generation
 from isthmus.runs import Run
 
@@ -16,11 +18,14 @@ def talk(command: Chat) -> None:
     """Talk with a run until /quit or the end of input.
 
     Raises:
-        ValueError: no run, a stage without a language model, or a picture that cannot be read.
+        ValueError: no run, a stage without a language model, one that would read no question, or a picture that cannot
+            be read.
     """
     run = Run(command.run)
     if run.model_config.llm is None:
         raise ValueError(f"{command.run} was trained without a language model (llm=None), so it says nothing.")
+    style = put_as(run.model_config.prompt, command.prompt) if command.prompt else run.model_config.prompt
+    refuse_dropped(style, command.run, f"ask for a caption alone: isthmus ask {command.run} PICTURE ''")
     options = Generation(
         max_new_tokens=command.max_new_tokens,
         do_sample=command.temperature > 0.0,
@@ -28,12 +33,14 @@ def talk(command: Chat) -> None:
         top_p=command.top_p,
     )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    conversation = Conversation(run.load_model(device), options, seed=command.seed)
+    model = run.load_model(device)
+    model.config = dataclasses.replace(model.config, prompt=style)
+    conversation = Conversation(model, options, seed=command.seed)
     for path in command.image:
         attach_file(conversation, "image", path)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing at the prompt)
-    terminal = Terminal(conversation, input, _write, form=command.answer)
+    terminal = Terminal(conversation, input, _write, form=command.answer, frames=command.frames)
     if sys.stdin.isatty():
         _write(f"{run.name} ({command.run})\n{HELP}\n")
     terminal.run()

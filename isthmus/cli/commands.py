@@ -69,18 +69,30 @@ class Evaluate:
     """With beams: below 0 short answers are preferred, above 0 long ones."""
     batch_size: int = 32
     """Questions answered at a time."""
+    max_tiles: int = 0
+    """Cut pictures into up to so many tiles, in place of what the run was trained with (InternVL 1.5: 40 for 12)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """Ask a trained run one question about one picture, video or sound, and print the answer."""
+    """Ask a trained run one question about pictures, videos or sounds, and print the answer."""
 
     run: Positional[Path]
     """A run folder."""
     file: Positional[Path]
     """A file: a picture, a video or, for a run with an audio branch, a sound."""
     question: Positional[str]
-    """The question, without a mark for the file."""
+    """The question. Files go in front of it, or each where <image>, <video> or <audio> stands for it."""
+    also: tuple[Path, ...] = ()
+    """Further files for the same question, after the first."""
+    examples: Path | None = None
+    """Conversations in LLaVA's format (JSON, with paths relative to it) that stand before the question: few-shot."""
+    frames: str = ""
+    """Of a video: uniform:8, fps:0.5, fps:0.5:16, keyframes:16; by default evenly spaced, as many as the run takes."""
+    mosaic: int = 0
+    """Put the frames of a video into one picture, so many side by side, for tiles to cut apart (DeepStack)."""
+    max_tiles: int = 0
+    """Cut pictures into up to so many tiles, in place of what the run was trained with (InternVL 1.5: 40 for 12)."""
     prompt: str = ""
     """How the question is put, as "Question: {} Short answer:"; by default as the run was trained."""
     max_new_tokens: int = 32
@@ -103,6 +115,10 @@ class Chat:
     """A run folder."""
     image: tuple[Path, ...] = ()
     """Pictures for the first question; /image PATH attaches more at any time."""
+    frames: str = ""
+    """Of videos: uniform:8, fps:0.5, fps:0.5:16, keyframes:16; by default evenly spaced, as many as the run takes."""
+    prompt: str = ""
+    """How questions are put, as "Question: {} Short answer:"; by default as the run was trained."""
     max_new_tokens: int = 256
     """Longest answer, in tokens."""
     temperature: float = 0.0

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from isthmus.cli.commands import Evaluate
 from isthmus.config import did_you_mean
-from isthmus.data.question_forms import put_as
+from isthmus.data.question_forms import put_as, refuse_dropped
 from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks import BENCHMARKS, DEFAULT_TASKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
@@ -72,12 +72,19 @@ def evaluate_run(command: Evaluate) -> Scored:
     if command.blind and command.control != "none":
         raise ValueError("--blind asks with the image and with the mean image: leave out --control.")
     prompt = put_as(run.model_config.prompt, command.prompt) if command.prompt else run.model_config.prompt
-    model, encoder = open_run(run, "cuda" if torch.cuda.is_available() else "cpu")
+    names = command.tasks or DEFAULT_TASKS
+    if any(BENCHMARKS[name].form == "answer" for name in names):
+        described = [name for name in DEFAULT_TASKS if BENCHMARKS[name].form == "retrieval"]
+        refuse_dropped(
+            prompt, command.run, f"name tasks that describe in place of asking: --tasks {' '.join(described)}"
+        )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, encoder = open_run(run, device, max_tiles=command.max_tiles)
     model.config = replace(model.config, prompt=prompt)
     every: list[Answer] = []
     answers_blind: list[Answer] = []
     rows: list[Row] = []
-    for name in track(command.tasks or DEFAULT_TASKS, "Asking"):
+    for name in track(names, "Asking"):
         items = BENCHMARKS[name].items("test", command.num)
         answers = _ask(name, model, items, encoder, command, command.control)
         blind = levels(items, BENCHMARKS[name].items("train", REFERENCE))

@@ -63,3 +63,12 @@ def drops_questions(style: PromptStyle) -> bool:
     """Whether the user's words never reach the model: styles of captions show images alone."""
     inner = style.style if isinstance(style, Bounded | OneLine) else style
     return isinstance(inner, Plain | Caption)
+
+
+def refuse_dropped(style: PromptStyle, run: object, otherwise: str) -> None:
+    """Raises ValueError when a question put to this run would never reach the model; `otherwise` is another way out."""
+    if drops_questions(style):
+        raise ValueError(
+            f"{run} was trained on captions alone (prompt {type(style).__name__}), so it would not read the question. "
+            f"Say how to put it, --prompt 'Question: {{}} Answer:', or {otherwise}."
+        )

@@ -1,17 +1,30 @@
 """`isthmus ask` takes pictures, videos and sounds by path, and says what it cannot take."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
+import av
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_ears import save_ear
 
-from isthmus.app.files import kind_of
+from isthmus.app.files import file_input, frames_of, kind_of
+from isthmus.branches import Branch
 from isthmus.cli.main import MISTAKE, main
+from isthmus.connectors import VideoQFormerConfig
+from isthmus.data.frames import FramesPerSecond, Keyframes, UniformFrames
+from isthmus.data.sample import Sample
 from isthmus.data.sources.spoken_digits import FOLDER
+from isthmus.encoders import VideoEncoder
+from isthmus.evaluate.sight import with_tiles
+from isthmus.model import Model, VisionLanguageModel
 
 MEDIA = Path(__file__).parent.parent / "data" / "media"
+MOVIE = MEDIA / "classroom.mp4"
 SEVEN = FOLDER / "examples" / "seven.flac"
 SMALL = ["--steps", "2", "--batch-size", "2"]
 
@@ -46,8 +59,85 @@ def test_a_run_without_that_branch_says_so(tmp_path: Path, tiny: list[str], caps
     said = capsys.readouterr().err
     assert "'seven.flac' is a sound, and this model has no audio branch" in said
     assert "isthmus train sounds" in said
-    assert main(["ask", str(run), str(SEVEN), "<audio> Which?"]) == MISTAKE
-    assert "Leave <audio> out of the question" in capsys.readouterr().err
+    assert main(["ask", str(run), str(SEVEN), "<image> Which?"]) == MISTAKE
+    assert "The question holds <image>, and the files are <audio>" in capsys.readouterr().err
+    assert main(["ask", str(run), str(SEVEN), "Which?", "--frames", "uniform:2"]) == MISTAKE
+    assert "none of the files is one" in capsys.readouterr().err
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sample, Model]]:
+    """What was asked of which model; it answers all the same."""
+    found: list[tuple[Sample, Model]] = []
+    answer = VisionLanguageModel.answer
+
+    def listen(model: VisionLanguageModel, samples: list[Sample], *options: Any) -> list[str]:
+        found.extend((sample, model.config) for sample in samples)
+        assert len(model.look(samples).plans) == sum(len(sample.inputs) for sample in samples)
+        return answer(model, samples, *options)
+
+    monkeypatch.setattr(VisionLanguageModel, "answer", listen)
+    return found
+
+
+def test_several_files_examples_frames_and_tiles(
+    tmp_path: Path, tiny: list[str], asked: list[tuple[Sample, Model]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, red, wide = tmp_path / "run", tmp_path / "red.png", tmp_path / "wide.png"
+    Image.new("RGB", (40, 30), "red").save(red)
+    Image.new("RGB", (128, 32), "blue").save(wide)
+    few = [*scenes(0), "--data.1.weight", "1e-9", "--data.2.weight", "1e-9", "--validation.0.of.num-scenes", "4"]
+    few += ["--model.connector", "average-pool", "--model.connector.side", "1"]
+    few += ["--model.encoder.tiles", "dynamic", "--model.encoder.tiles.max-tiles", "2"]
+    assert main(["train", "quickstart", "--out", str(run), *tiny, *SMALL, *few]) == 0
+    capsys.readouterr()
+
+    def ask(file: Path, question: str, *options: str) -> int:
+        return main(["ask", str(run), str(file), question, "--max-new-tokens", "2", *options])
+
+    assert ask(red, "Is <image> like <image>?", "--also", str(wide)) == 0
+    assert ask(red, "Same?", "--also", str(wide), str(MOVIE), "--frames", "uniform:3") == 0
+    assert ask(MOVIE, "Which?", "--frames", "uniform:4", "--mosaic", "2") == 0
+    said = [{"from": "human", "value": "<image>\nColour?"}, {"from": "gpt", "value": "Red."}]
+    (tmp_path / "shots.json").write_text(json.dumps([{"id": "0", "image": "red.png", "conversations": said}]))
+    assert ask(wide, "Colour?", "--examples", str(tmp_path / "shots.json")) == 0
+    assert ask(wide, "Colour?", "--max-tiles", "4") == 0
+    samples = [sample for sample, _ in asked]
+    texts = [tuple(turn.text for turn in sample.turns) for sample in samples]
+    assert texts == [
+        ("Is <image> like <image>?",),
+        ("<image>\n<image>\n<video>\nSame?",),
+        ("<image>\nWhich?",),
+        ("<image>\nColour?", "Red.", "<image>\nColour?"),
+        ("<image>\nColour?",),
+    ]
+    assert len(samples[1].videos[0].load().frames) == 3
+    whole, frame = samples[2].images[0].load().size, samples[1].videos[0].load().frames[0].size
+    assert whole == (2 * frame[0], 2 * frame[1])
+    views = [[len(config.encoder.plan(image.load().size).views) for image in one.images] for one, config in asked]
+    assert [views[0], views[3], views[4]] == [[1, 3], [1, 3], [5]]
+
+    for options, message in (
+        (["--draw", str(tmp_path / "a.png"), "--also", str(wide)], "on one picture"),
+        (["--draw", str(tmp_path / "a.nothing")], "name a picture to write"),
+        (["--also", str(MOVIE), "--frames", "all"], "chooses no frames"),
+        (["--max-tiles", "-1"], "min_tiles <= max_tiles"),
+    ):
+        assert ask(red, "What?", *options) == MISTAKE
+        assert message in capsys.readouterr().err
+
+
+def test_a_video_is_seen_at_as_many_frames_as_the_encoder_takes() -> None:
+    clips = Branch(encoder=VideoEncoder(max_frames=4), connector=VideoQFormerConfig())
+    for model in (Model(video=clips), Model(encoder=clips.encoder, connector=clips.connector)):
+        assert frames_of("", model) == UniformFrames(num=4)
+        assert frames_of("fps:2", model) == FramesPerSecond(rate=2.0, max_frames=4)
+        with pytest.raises(ValueError, match=r"'uniform:8' may be 8, .* takes clips of 4 at most\. Choose uniform:4"):
+            frames_of("uniform:8", model)
+    assert frames_of("", Model()) == UniformFrames()
+    assert frames_of("keyframes", Model()) == Keyframes(max_frames=32)
+    with pytest.raises(ValueError, match=r"max_tiles=40 is for .* this run has VisionEncoder, tiles=OneView"):
+        with_tiles(Model(), 40)
 
 
 def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
@@ -55,6 +145,28 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     renamed = tmp_path / "sound.jpg"
     renamed.write_bytes(SEVEN.read_bytes())
     assert kind_of(renamed) == "audio"
+    assert kind_of(MOVIE) == "video"
+    stream = tmp_path / "stream.m1v"
+    with av.open(str(stream), "w", format="mpeg1video") as container:
+        made = container.add_stream("mpeg1video", rate=25)
+        made.width, made.height, made.pix_fmt = 32, 16, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(np.zeros((16, 32, 3), dtype=np.uint8), format="rgb24")
+        frame.pts = 0
+        container.mux(made.encode(frame))
+        container.mux(made.encode(None))
+    assert kind_of(stream) == "video"
+    huge, photo = tmp_path / "huge.png", tmp_path / "photo.heic"
+    Image.new("RGB", (4, 4)).save(huge)
+    content = bytearray(huge.read_bytes())
+    content[16:24] = struct.pack(">II", 40_000, 40_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    huge.write_bytes(content)
+    assert kind_of(huge) == "image"
+    with pytest.raises(ValueError, match=r"huge\.png' is too large to open safely"):
+        file_input(huge, "image", Model())
+    photo.write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+    with pytest.raises(ValueError, match=r"photo\.heic' is a HEIF or AVIF picture.* Save it as JPEG"):
+        kind_of(photo)
     text = tmp_path / "notes.wav"
     text.write_text("no sound at all")
     with pytest.raises(ValueError, match=r"notes\.wav' is no picture, video or sound that can be read"):
@@ -77,6 +189,10 @@ def test_a_run_of_captions_is_asked_in_blip2s_words(
     said = capsys.readouterr().err
     assert "trained on captions alone (prompt Caption)" in said
     assert "--prompt 'Question: {} Answer:'" in said
+    assert main(["chat", str(run)]) == MISTAKE
+    assert f"ask for a caption alone: isthmus ask {run}" in capsys.readouterr().err
+    assert main(["evaluate", str(run), "--tasks", "world/count", "--num", "4"]) == MISTAKE
+    assert "name tasks that describe in place of asking: --tasks retrieval/" in capsys.readouterr().err
     assert main(["ask", str(run), str(picture), "", "--max-new-tokens", "3"]) == 0
     beams = ["--prompt", "Question: {} Short answer:", "--num-beams", "5", "--length-penalty", "-1"]
     assert main([*question, *beams]) == 0
