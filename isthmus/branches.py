@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import ConnectorConfig
-from isthmus.connectors.arrange import ArrangementConfig, Concatenate
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, Concatenate
 from isthmus.data.collate import Batch, Views
 from isthmus.data.sample import Sample
-from isthmus.encoders import CachedEncoder, Encoder, EncoderConfig, ImageSource, Untiled
+from isthmus.encoders import CachedEncoder, Encoder, EncoderConfig, ImageSource, TilingConfig, Untiled, VisionEncoder
+from isthmus.encoders.tiles import AnyresTiles, FinerTiles, OneView
 from isthmus.features import BranchName, Features, FeatureShape, Grid, LLMShape, Placed, Plan, Text
 
 
@@ -49,6 +50,30 @@ class Branch:
                 f"{type(self.connector).__name__} reads the question or enters the language model's layers, which only "
                 f"the connector of images may. Use another connector for video or audio, such as VideoQFormerConfig."
             )
+
+
+def check_padding(encoder: EncoderConfig, arrange: ArrangementConfig) -> None:
+    """Raises ValueError when the arrangement cuts padding away from tiles that have none: it would cut the picture."""
+    if isinstance(encoder, VisionEncoder) and _unpads(arrange) and not _pads(encoder.tiles):
+        raise ValueError(
+            f"{type(arrange).__name__} cuts away the padding around a picture, as Anyres(unpad=True) does, and "
+            f"{type(encoder.tiles).__name__} leaves none on both sides of it: the picture itself would be cut. "
+            f"Use Anyres(unpad=False), or AnyresTiles(pad=True)."
+        )
+
+
+def _unpads(arrange: ArrangementConfig) -> bool:
+    if isinstance(arrange, Anyres):
+        return arrange.unpad
+    inner = (getattr(arrange, name, None) for name in ("arrange", "image"))
+    return any(_unpads(one) for one in inner if isinstance(one, ArrangementConfig))
+
+
+def _pads(tiles: TilingConfig) -> bool:
+    """Whether pictures stand in the middle of their tiles, padded; one view is never cut."""
+    if isinstance(tiles, FinerTiles):
+        return _pads(tiles.tiles)
+    return tiles.pad if isinstance(tiles, AnyresTiles) else isinstance(tiles, OneView)
 
 
 class BranchParts(nn.Module):

@@ -11,7 +11,17 @@ from tiny_models import save_model
 
 from isthmus.branches import Branch, join_placed
 from isthmus.connectors import AudioQFormerConfig, InstructQFormerConfig, MlpConfig, QFormerConfig
-from isthmus.encoders import AudioEncoder
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, ByInput, DeepStack
+from isthmus.encoders import AudioEncoder, VisionEncoder
+from isthmus.encoders.tiles import (
+    AnyresTiles,
+    DynamicTiles,
+    FinerTiles,
+    OneView,
+    SubImages,
+    TilingConfig,
+    TokenPackerTiles,
+)
 from isthmus.features import BranchName, Grid, Placed, Plan
 from isthmus.llms import CausalLM
 from isthmus.model import Model
@@ -65,3 +75,40 @@ def test_the_page_says_what_runs() -> None:
     assert len(blocks) == 2
     for block in blocks:
         exec(compile(block, "docs/many-inputs.md", "exec"), {})
+
+
+STRETCHED = AnyresTiles(pad=False)
+HD = DeepStack(every_view=True, arrange=Anyres())
+
+
+@pytest.mark.parametrize(
+    ("tiles", "arrange"),
+    [
+        (DynamicTiles(), Anyres()),
+        (SubImages(), Anyres(newline=False)),
+        (TokenPackerTiles(), Anyres()),
+        (STRETCHED, Anyres()),
+        (STRETCHED, ByInput(image=Anyres())),
+        (FinerTiles(tiles=STRETCHED), HD),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_padding_is_not_cut_from_tiles_that_have_none(tiles: TilingConfig, arrange: ArrangementConfig) -> None:
+    model = Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange)
+    with pytest.raises(ValueError, match=rf"{type(tiles).__name__} leaves none .* Use Anyres\(unpad=False\)"):
+        model.check()
+
+
+@pytest.mark.parametrize(
+    ("tiles", "arrange"),
+    [
+        (AnyresTiles(), Anyres()),
+        (OneView(), Anyres()),
+        (DynamicTiles(), Anyres(unpad=False)),
+        (FinerTiles(), HD),
+        (STRETCHED, DeepStack()),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_arrangements_fit_these_tiles(tiles: TilingConfig, arrange: ArrangementConfig) -> None:
+    Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange).check()
