@@ -7,6 +7,8 @@ import pytest
 import torch
 from tiny_models import save_model
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import DynamicCache
 
 from isthmus.connectors import ConnectorConfig, GatedCrossAttentionConfig, MlpConfig, PerceiverConfig
 from isthmus.connectors.arrange import ArrangementConfig, Concatenate, DeepStack, Levels
@@ -189,6 +191,31 @@ def test_groups_are_added_to_the_prompt_alone() -> None:
     assert addition(hidden, 1, LayerState(0, 2))[:, :, 0].tolist() == [[0, 1, 1, 0], [0, 1, 1, 0]]
     assert addition(new, 1, LayerState(4, 2)) is new
     assert addition(hidden, 0, LayerState(0, 2)) is hidden
+
+
+@torch.no_grad()
+def decoding_flops(model: VisionLanguageModel, prompt: Batch, *, door: bool) -> int:
+    """What the language model's pass over one new position takes, behind a prompt that its cache holds."""
+    placed = model._placed(prompt)
+    embedded = model.embed(prompt, placed)
+    model._open_door(prompt, placed)
+    if not door:
+        model.llm.add_to_layers(None, len(prompt.ids))
+    cache = DynamicCache(config=model.llm.model.config)
+    model.llm.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True)
+    assert cache.get_seq_length() == embedded.shape[1], "groups take no place in the cache"
+    with FlopCounterMode(display=False) as counter:
+        model.llm.model(inputs_embeds=embedded[:, -1:], past_key_values=cache, use_cache=True)
+    return int(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("way", ["deepstack", "deepstack-late"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_new_position_costs_what_it_costs_without_groups(family: str, way: str, root: Path) -> None:
+    model = build(root, family, way)
+    prompt = batch(model, SAMPLES[0], for_generation=True)
+    with_groups, without_groups = (decoding_flops(model, prompt, door=door) for door in (True, False))
+    assert with_groups == without_groups > 0
 
 
 @pytest.mark.parametrize("way", ["deepstack", "gated", "levels"])
