@@ -153,6 +153,14 @@ def doctor(command: commands.Doctor, rest: Sequence[str]) -> None:
         print(f"Verdict: {found.path}")
 
 
+def atlas(command: commands.Atlas, rest: Sequence[str]) -> None:
+    """Draw where the visual tokens of a picture were read, and say how widely they look."""
+    from isthmus.cli.mapping import atlas_command
+
+    for line in atlas_command(command):
+        print(line)
+
+
 def curate(command: commands.Curate, rest: Sequence[str]) -> None:
     """Caption, rank, keep; print what was kept and where the report is."""
     from isthmus.cli.curating import curate_command
@@ -260,6 +268,7 @@ ACTIONS: dict[type, Callable[[Any, Sequence[str]], None]] = {
     commands.Ask: ask,
     commands.Chat: chat,
     commands.Doctor: doctor,
+    commands.Atlas: atlas,
     commands.Curate: curate,
     commands.Cost: cost,
     commands.Check: check,

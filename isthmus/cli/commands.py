@@ -142,6 +142,22 @@ class Doctor:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Atlas:
+    """Draw where each visual token of a picture was read: the attention of queries, or else the gradient."""
+
+    run: Positional[Path]
+    """A run folder."""
+    file: Positional[Path]
+    """A picture."""
+    out: Path
+    """The picture to write, such as atlas.png."""
+    question: str = "What is in the picture?"
+    """What a connector that reads the question reads."""
+    num: int = 64
+    """Tokens drawn, evenly chosen where there are more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Curate:
     """Caption images with one model, rank the captions with another, and keep the best: CapFilt."""
 
@@ -256,6 +272,7 @@ COMMANDS: dict[str, type] = {
     "ask": Ask,
     "chat": Chat,
     "doctor": Doctor,
+    "atlas": Atlas,
     "curate": Curate,
     "cost": Cost,
     "check": Check,
@@ -272,6 +289,7 @@ Command = (
     | Annotated[Ask, tyro.conf.subcommand("ask")]
     | Annotated[Chat, tyro.conf.subcommand("chat")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+    | Annotated[Atlas, tyro.conf.subcommand("atlas")]
     | Annotated[Curate, tyro.conf.subcommand("curate")]
     | Annotated[Cost, tyro.conf.subcommand("cost")]
     | Annotated[Check, tyro.conf.subcommand("check")]

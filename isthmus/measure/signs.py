@@ -50,9 +50,7 @@ class LookingEntropy:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.modules = [
-            one for name, one in model.named_modules() if name.split(".")[-1] == "cross" and isinstance(one, Attention)
-        ]
+        self.modules = cross_attentions(model)
         self.found: list[Tensor] = []
         self.handles: list[Any] = []
 
@@ -73,19 +71,33 @@ class LookingEntropy:
 
     @torch.no_grad()
     def _note(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        assert isinstance(module, Attention)
-        hidden, (keys, _), mask, *arranged = args
-        if any(one is not None for one in arranged) or len(hidden) != len(keys) or keys.shape[1] < 2:
+        weights = looking(module, args)
+        if weights is None:
             return
-        split = "rows places (heads inner) -> rows heads places inner"
-        query, key = (rearrange(one.float(), split, heads=module.heads) for one in (module.query(hidden), keys))
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        _, _, mask, *_ = args
+        most = torch.tensor(math.log(weights.shape[-1]), device=weights.device)
         if mask is not None:
-            scores = scores.masked_fill(~mask[:, None], -math.inf)
             most = mask.sum(dim=-1).clamp(min=2).log()[:, None]
-        else:
-            most = torch.tensor(math.log(keys.shape[1]), device=scores.device)
-        self.found.append((torch.special.entr(scores.softmax(dim=-1)).sum(dim=-1) / most).mean())
+        self.found.append((torch.special.entr(weights).sum(dim=-1) / most).mean())
+
+
+def cross_attentions(model: nn.Module) -> list[nn.Module]:
+    """The attention modules by which the queries of Q-Formers look at an image, from the first layer on."""
+    return [one for name, one in model.named_modules() if name.split(".")[-1] == "cross" and isinstance(one, Attention)]
+
+
+def looking(module: nn.Module, args: tuple[Any, ...]) -> Float[Tensor, "rows heads places sources"] | None:
+    """Where such a module, called with `args`, looks; None where texts are grouped by image, or there is one source."""
+    assert isinstance(module, Attention)
+    hidden, (keys, _), mask, *arranged = args
+    if any(one is not None for one in arranged) or len(hidden) != len(keys) or keys.shape[1] < 2:
+        return None
+    split = "rows places (heads inner) -> rows heads places inner"
+    query, key = (rearrange(one.float(), split, heads=module.heads) for one in (module.query(hidden), keys))
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], -math.inf)
+    return scores.softmax(dim=-1)
 
 
 def part_of(name: str) -> str:
