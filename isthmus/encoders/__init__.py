@@ -5,6 +5,7 @@ from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, Untiled
 from isthmus.encoders.bound import BoundEncoder
 from isthmus.encoders.cache import FeatureCache
 from isthmus.encoders.cached import CachedEncoder, ImageSource
+from isthmus.encoders.paired import PairedEncoder
 from isthmus.encoders.stacked import StackedVisionEncoder
 from isthmus.encoders.tiles import TILINGS, TilingConfig
 from isthmus.encoders.video import VideoEncoder
@@ -13,6 +14,7 @@ from isthmus.encoders.vision import VisionEncoder
 ENCODERS: dict[str, type[EncoderConfig]] = {
     "vision": VisionEncoder,
     "stacked": StackedVisionEncoder,
+    "paired": PairedEncoder,
     "video": VideoEncoder,
     "audio": AudioEncoder,
     "bound": BoundEncoder,
@@ -29,6 +31,7 @@ __all__ = [
     "EncoderConfig",
     "FeatureCache",
     "ImageSource",
+    "PairedEncoder",
     "Prepared",
     "StackedVisionEncoder",
     "TilingConfig",

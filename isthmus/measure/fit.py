@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from isthmus.connectors.reading import Passes
+from isthmus.encoders import EncoderConfig
 from isthmus.measure.alignment import alignment_memory
 from isthmus.measure.memory import TrainingMemory, training_memory
 from isthmus.model import Model
@@ -78,8 +79,9 @@ def _variant(model: Model, precision: str, checkpointing: bool) -> Model:
     wanted = {"precision": precision, "checkpointing": checkpointing}
 
     def changed(config: Any) -> Any:
-        known = {field.name for field in fields(config)}
-        return replace(config, **{name: value for name, value in wanted.items() if name in known})
+        known = {field.name: getattr(config, field.name) for field in fields(config)}
+        towers = {name: changed(one) for name, one in known.items() if isinstance(one, EncoderConfig)}
+        return replace(config, **towers, **{name: value for name, value in wanted.items() if name in known})
 
     llm = None if model.llm is None else changed(model.llm)
     return replace(model, encoder=changed(model.encoder), llm=llm)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isthmus.adapters import MARK, Lora, add_lora
 from isthmus.connectors import ConnectorConfig
-from isthmus.encoders import EncoderConfig, StackedVisionEncoder, VisionEncoder
+from isthmus.encoders import EncoderConfig, PairedEncoder, StackedVisionEncoder, VisionEncoder
 from isthmus.features import Features, FeatureShape, LLMShape
 from isthmus.llms import LLMConfig
 from isthmus.measure.cost import Cost, PartCost, cost
@@ -92,7 +92,7 @@ def held(parts: Iterable[tuple[PartCost, int]], *, activations: int) -> Training
 
 def precision_of(config: object) -> int:
     """Bytes a number of what a config builds: that of its weights where it names one, else float32."""
-    tower = getattr(config, "tower", config)
+    tower = getattr(config, "tower", getattr(config, "first", config))
     return _BYTES[getattr(tower, "precision", "float32")]
 
 
@@ -128,6 +128,8 @@ def tower_activations(encoder: EncoderConfig, views: int) -> int:
         blocks = int(encoder.tower.trimmed().num_hidden_layers)
         crops = encoder.groups * encoder.start_block / blocks
         return round(views * (1 + crops) * tower_activations(encoder.tower, 1))
+    if isinstance(encoder, PairedEncoder):
+        return tower_activations(encoder.first, views) + tower_activations(encoder.second, views)
     if not isinstance(encoder, VisionEncoder):
         return 0
     tower, options = encoder.skeleton()
