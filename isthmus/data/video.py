@@ -185,13 +185,20 @@ def _decoded(
                 f"Video {name} has no frame that can be decoded at {stamp * float(stream.time_base):.2f} s."
             )
         at = stamp if frame.pts is None else frame.pts
-        yield _upright(frame, max_side)
+        yield _upright(frame, max_side, _pixel_shape(stream))
 
 
-def _upright(frame: Any, max_side: int) -> Image.Image:
-    """The frame as an RGB image, scaled down and turned as the file says (phones store portrait video on its side)."""
-    scale = min(1.0, max_side / max(frame.width, frame.height))
-    wide, high = max(1, round(frame.width * scale)), max(1, round(frame.height * scale))
+def _pixel_shape(stream: Any) -> float:
+    """How many times wider than high a stored pixel is shown (DVDs and tapes have pixels that are not square)."""
+    ratio = float(stream.sample_aspect_ratio or 1)
+    return ratio if 0.1 <= ratio <= 10.0 else 1.0
+
+
+def _upright(frame: Any, max_side: int, pixel_shape: float) -> Image.Image:
+    """The frame as an RGB image, scaled down, shaped and turned as the file says (phones store video on its side)."""
+    shown = frame.width * pixel_shape
+    scale = min(1.0, max_side / max(shown, frame.height))
+    wide, high = max(1, round(shown * scale)), max(1, round(frame.height * scale))
     image: Image.Image = frame.to_image(width=wide, height=high)
     turned = round(float(frame.rotation)) % 360
     return image if not turned else image.rotate(turned, expand=True)

@@ -18,10 +18,11 @@ def write_video(
     every_key: int = 4,
     size: tuple[int, int] = (32, 16),
     corner: bool = False,
+    pixel: int = 1,
 ) -> None:
     """An MPEG-4 file; frame i has grey level `levels[i]` and is shown at `stamps[i]` tenths of a second.
 
-    With `corner` the top left quarter is white.
+    With `corner` the top left quarter is white. A stored pixel is shown `pixel` times wider than high.
     """
     wide, high = size
     with av.open(str(path), "w", format="mp4") as container:
@@ -29,6 +30,7 @@ def write_video(
         stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
         stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
         stream.codec_context.gop_size = every_key
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel)
         stream.bit_rate = 8_000_000
         stream.options = {"qmin": "1", "qmax": "1", "sc_threshold": "1000000000"}
         for number, level in enumerate(levels):

@@ -77,6 +77,14 @@ def test_portrait_video_stands_upright(folder: Path, degrees: int, white: int) -
     assert corners[white] > 200 > 60 > max(value for place, value in enumerate(corners) if place != white)
 
 
+def test_pixels_that_are_not_square_are_shown_in_their_shape(folder: Path) -> None:
+    write_video(folder / "wide.mp4", [40, 90], pixel=2)
+    video = FileVideo(root=str(folder), path="wide.mp4", frames=UniformFrames(num=2))
+    assert [frame.size for frame in video.load().frames] == [(64, 16)] * 2
+    assert near(greys(video), [40, 90])
+    assert replace(video, max_side=32).load().frames[0].size == (32, 8)
+
+
 def test_one_frame_is_an_image_of_its_own(folder: Path) -> None:
     video = FileVideo(root=str(folder), path="greys.mp4", frames=UniformFrames(num=3))
     frames = [VideoFrame(video=video, number=number) for number in range(3)]
