@@ -18,7 +18,9 @@ Metric = Literal["exact", "anls", "relaxed", "vqa", "yes-no", "gqa", "box"]
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
 _ARTICLES = frozenset({"a", "an", "the"})
-_EDGES = string.punctuation.replace("%", "").replace("-", "") + string.whitespace
+_WIDE = "\u3001\u3002\uff0c\uff01\uff1f\uff1a\uff1b\uff08\uff09\u300a\u300b\u300c\u300d\u201c\u201d\u2018\u2019\u2026"
+"""Comma, full stop, brackets and quotation marks of Chinese and Japanese, and curly ones."""
+_EDGES = string.punctuation.replace("%", "").replace("-", "") + _WIDE + string.whitespace
 
 
 def first_answer(text: str) -> str:

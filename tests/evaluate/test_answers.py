@@ -37,6 +37,8 @@ def test_the_published_corpus_scores() -> None:
         ("50%", "50%"),
         ("-3", "-3"),
         ("'map'", "map"),
+        ("\u201cRed\u201d", "red"),
+        ("\u300c红色的圆\u300d\u3002", "红色的圆"),
     ],
 )
 def test_normalise(text: str, plain: str) -> None:
