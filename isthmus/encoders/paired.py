@@ -124,7 +124,8 @@ class PairedTowers(Encoder):
                 f"PairedEncoder reads {counts[0]} + {counts[1]} numbers a view, but {pixels.shape[-1]} came. Use "
                 f"prepare(image)."
             )
-        parts = zip(pixels.split(counts, dim=-1), sides, strict=True)
+        parts = zip(torch.split(pixels, counts, dim=-1), sides, strict=True)
         given = [rearrange(part, "views 1 1 (c h w) -> views c h w", c=3, h=side) for part, side in parts]
-        one, other = self.first(given[0]), self.second(given[1])
+        one: Features = self.first(given[0])
+        other: Features = self.second(given[1])
         return dataclasses.replace(one, levels=(*one.levels, other.tokens, *other.levels))
