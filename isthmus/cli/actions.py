@@ -85,9 +85,10 @@ def _check_out(command: commands.Train) -> None:
 def evaluate(command: commands.Evaluate, rest: Sequence[str]) -> None:
     """Ask a run the questions of its tasks, and print the accuracy of each; of a chain's folder, every run."""
     from isthmus.cli.chaining import evaluate_command, is_chain
-    from isthmus.cli.evaluating import check_tasks, evaluate_run, tables
+    from isthmus.cli.evaluating import check_counts, check_tasks, evaluate_run, tables
     from isthmus.runs import Run
 
+    check_counts(command)
     check_tasks(command.tasks)
     if is_chain(command.run):
         for one in evaluate_command(command):

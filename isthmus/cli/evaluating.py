@@ -58,6 +58,17 @@ def check_tasks(names: Sequence[str]) -> None:
             raise ValueError(f"Unknown task {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}.")
 
 
+def check_counts(command: Evaluate) -> None:
+    """Raises ValueError when nothing would be asked."""
+    for option, value, least in (
+        ("--num", command.num, 1),
+        ("--batch-size", command.batch_size, 1),
+        ("--judge", command.judge, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{option} {value} asks nothing: give {least} or more.")
+
+
 def evaluate_run(command: Evaluate) -> Scored:
     """Ask the run every question of the named tasks, and save the answers in the run's folder.
 

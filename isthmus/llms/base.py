@@ -37,6 +37,16 @@ class Generation:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.num_beams < 1:
+            raise ValueError(
+                f"An answer has one token at least and is searched with one beam at least, got "
+                f"max_new_tokens={self.max_new_tokens} and num_beams={self.num_beams}."
+            )
+        if not self.temperature > 0.0 or not 0.0 < self.top_p <= 1.0:
+            raise ValueError(
+                f"Draws need temperature above 0 and top_p above 0 and up to 1, got temperature={self.temperature} and "
+                f"top_p={self.top_p}. Without do_sample an answer is greedy."
+            )
         if self.length_penalty != 1.0 and self.num_beams < 2:
             raise ValueError(
                 f"A length penalty ({self.length_penalty}) chooses among beams, and there is one. Set num_beams=5, as "

@@ -59,8 +59,12 @@ def test_the_module_is_the_command() -> None:
         (["train", "quickstart", "--out", __file__, "--steps", "1"], "is a file: a run needs a folder of its own"),
         (["evaluate", "somewhere", "--tasks", "world/atribute"], "Did you mean 'world/attribute'"),
         (["evaluate", "somewhere", "--taks", "x"], "`isthmus evaluate` does not know '--taks'"),
+        (["evaluate", "somewhere", "--num", "0"], "--num 0 asks nothing: give 1 or more"),
+        (["evaluate", "somewhere", "--batch-size", "0"], "--batch-size 0 asks nothing"),
         (["ask", "somewhere", "no-such.jpg", "What?"], "No file 'no-such.jpg'"),
-        (["ask", "somewhere", __file__, "What is <image>?"], "Leave <image> out"),
+        (["atlas", "somewhere", __file__, "--out", "a.txt"], "name a picture to write"),
+        (["atlas", "somewhere", __file__, "--out", "a.png", "--num", "0"], "--num 0 draws nothing"),
+        (["atlas", "somewhere", __file__, "--out", "a.png", "--question", "<image>?"], "Leave <image> out"),
         (["ask", "somewhere", __file__, "What?"], "test_main.py"),
     ],
 )

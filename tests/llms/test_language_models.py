@@ -334,3 +334,11 @@ def test_supervised_rows_are_the_mean_over_tokens(root: Path) -> None:
 def test_a_length_penalty_without_beams_is_refused() -> None:
     with pytest.raises(ValueError, match=r"chooses among beams, and there is one\. Set num_beams=5"):
         Generation(length_penalty=-1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 0}, {"num_beams": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}]
+)
+def test_a_way_of_writing_that_writes_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Generation(**wrong)
