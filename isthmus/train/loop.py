@@ -36,9 +36,10 @@ def train(
     """Train a stage into a run folder and return the finished run.
 
     `start` is the run folder that `stage.start_from` resolves to; without it the latest finished run is found.
-    `progress` draws a bar (plain lines without a terminal); `on_progress` is called about once a second. Two runs of
-    one stage are equal bit for bit, and so is a run that was killed at any moment and resumed. `shard` cuts the
-    language model's layers over the processes, which changes memory and nothing else: the folder is the same.
+    `progress` says what learns and draws a bar (plain lines without a terminal); `on_progress` is called about once a
+    second. Two runs of one stage are equal bit for bit, and so is a run that was killed at any moment and resumed.
+    `shard` cuts the language model's layers over the processes, which changes memory and nothing else: the folder is
+    the same.
 
     Raises:
         ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
@@ -56,6 +57,7 @@ def train(
     ):
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
             setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard)
+            display.tell(setup.what_learns())
             Training(setup, folder, display=display, tensorboard=tensorboard).run()
     accelerator.wait_for_everyone()
     return Run(folder)

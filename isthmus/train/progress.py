@@ -1,7 +1,7 @@
 """Show how a run goes: a bar in a terminal, plain lines elsewhere, a call for whoever watches from outside."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -72,6 +72,12 @@ class ProgressDisplay:
     ) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+    def tell(self, lines: Sequence[str]) -> None:
+        """Print these lines, above the bar where there is one."""
+        if self.show:
+            for line in lines:
+                self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @property
     def due(self) -> bool:

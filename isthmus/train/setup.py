@@ -87,6 +87,13 @@ class Setup:
         """Optimizer steps of the run."""
         return self.feed.num_steps
 
+    def what_learns(self) -> list[str]:
+        """The freeze report as text; an encoder whose features are read in its place stands first."""
+        lines = self.report.lines()
+        if self.model.encoder is None:
+            lines.insert(0, f"{'encoder':<12} {self.stage.model.encoder.parameters():>13,} parameters          frozen")
+        return lines
+
     def kept_tensors(self) -> dict[str, Tensor]:
         """What a save holds of the model: what learns, what it started from, connector and arrangement.
 

@@ -225,6 +225,20 @@ def test_progress_is_told_and_the_stage_is_saved(root: Path, tmp_path: Path) -> 
     assert read_stage(run, {**TYPES, **types}) == stage
 
 
+def test_what_learns_is_said_before_the_first_step(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = tiny_stage(root, steps=1, validation=())
+    train(stage, tmp_path / "run")
+    said = [line.split() for line in capsys.readouterr().err.splitlines() if line.strip()]
+    parts = {line[0]: line[3] for line in said if "parameters" in line}
+    assert parts == {"encoder": "frozen", "connector": parts["connector"], "llm": "frozen"}
+    learning = next(line for line in said if line[0] == "connector")
+    assert learning[3:7] == [learning[1], "learn", "lr", f"{stage.optimizer.peak_lr:g}"]
+    first_step = next(number for number, line in enumerate(said) if line[1:2] == ["train"])
+    assert all(said.index(line) < first_step for line in said if "parameters" in line)
+
+
 def test_fresh_weights_do_not_depend_on_whether_the_encoder_is_loaded(root: Path) -> None:
     frozen = build_model(tiny_stage(root))
     learning = build_model(tiny_stage(root, train=("encoder",)))

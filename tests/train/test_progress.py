@@ -59,3 +59,10 @@ def test_nothing_is_shown_when_it_is_off() -> None:
     with ProgressDisplay(show=False, call=None, console=Console(file=written, force_terminal=True)) as display:
         display.update(at(9))
     assert written.getvalue() == ""
+
+
+def test_what_is_told_is_printed_as_it_is() -> None:
+    written = io.StringIO()
+    with ProgressDisplay(show=True, call=None, console=Console(file=written, force_terminal=False)) as display:
+        display.tell(["connector   9 parameters [9 learn]", "llm"])
+    assert written.getvalue().splitlines() == ["connector   9 parameters [9 learn]", "llm"]
