@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-FOLDER = Path(os.environ.get("ISTHMUS_ORACLES", Path(__file__).parent / "oracles" / "data"))
+OWN = Path(__file__).parent / "oracles" / "data"
+FOLDER = Path(os.environ.get("ISTHMUS_ORACLES", OWN))
 FORMS = (
     "blip2_stage1",
     "blip2_stage1_image_id",
@@ -93,10 +94,11 @@ class Oracle:
     Use it as `with oracle:`; the block fails at its end when a tensor was neither compared nor exempt.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
         self.name = name
-        self.info: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-        stored = FOLDER / f"{name}.safetensors"
+        folder = FOLDER if folder is None else folder
+        self.info: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        stored = folder / f"{name}.safetensors"
         self.tensors: dict[str, Tensor] = load_file(stored) if stored.exists() else {}
         self.config: dict[str, Any] = self.info.get("config", {})
         self.compared: set[str] = set()
@@ -120,6 +122,8 @@ class Oracle:
             return
         assert got is not None, f"{self.name}: nothing came for {key}"
         wanted = self.tensors[key]
+        if got.is_floating_point() and not wanted.is_floating_point():
+            wanted = wanted.to(got.dtype)  # the other way round would cut off what is behind the point
         rtol = rtol if rtol is not None else 1e-3 if "grads" in key or "grads_attached" in key else 1e-4
         torch.testing.assert_close(
             got.detach().to(wanted.dtype),
@@ -166,9 +170,9 @@ TALLY: dict[str, tuple[int, dict[str, str]]] = {}
 """Per file that passed: how many tensors were compared, and the exemptions; printed at the end of a run."""
 
 
-def tabled(name: str, cases: int) -> None:
-    """Count a table (a `.json` alone) whose cases all passed."""
-    TALLY[name] = (cases, {})
+def tabled(name: str, cases: int, exempted: dict[str, str] | None = None) -> None:
+    """Count a table (a `.json` alone) whose cases all passed; a column may be left out for a reason."""
+    TALLY[name] = (cases, exempted or {})
 
 
 def same_row(found: dict[str, Any], row: dict[str, Any], *, given: Container[str]) -> None:
@@ -180,9 +184,23 @@ def same_row(found: dict[str, Any], row: dict[str, Any], *, given: Container[str
     assert {key: found[key] for key in wanted} == wanted, row
 
 
-def oracle_names(form: str) -> list[str]:
+def oracle_names(form: str, folder: Path | None = None) -> list[str]:
     """The files of one form, in the folder's order."""
-    return sorted({path.stem for path in FOLDER.glob("*.json") if form_of(path.stem) == form})
+    held = (FOLDER if folder is None else folder).glob("*.json")
+    return sorted({path.stem for path in held if form_of(path.stem) == form})
+
+
+def summary() -> list[str]:
+    """How much of the folder was compared, what of it was not, and what was left out for a reason."""
+    held = {path.stem for path in FOLDER.glob("*.json")}
+    tensors, exempt = sum(count for count, _ in TALLY.values()), sum(len(one) for _, one in TALLY.values())
+    lines = [f"oracles: {len(TALLY)} of {len(held)} files, {tensors} tensors or cases compared, {exempt} exempt"]
+    waiting = sorted(held - set(TALLY))
+    if waiting:
+        more = f" and {len(waiting) - 9} more" if len(waiting) > 9 else ""
+        lines.append(f"  not compared in this run: {', '.join(waiting[:9])}{more}")
+    exempted = [(name, *one) for name, (_, left) in sorted(TALLY.items()) for one in left.items()]
+    return [*lines, *(f"  exempt: {name}, {key}: {reason}" for name, key, reason in exempted)]
 
 
 def strays() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from oracle_files import Oracle, form_of, oracle_names
+from oracle_files import OWN, Oracle, form_of, oracle_names
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
@@ -37,20 +37,32 @@ class Alone(VisionLanguageModel):
 
 
 def weights_of(oracle: Oracle, form: str = "blip2_stage1") -> dict[str, Tensor]:
-    """The oracle's own weights, or those of the file of `form` that it shares them with: of its seed and ending."""
+    """The oracle's own weights, or those of the file of `form` that it shares them with: of its seed and ending.
+
+    A folder without that file takes the repository's copy, if that is of the same seed.
+    """
     own = oracle.below("weights/")
     if own:
         return own
     ending = oracle.name.removeprefix(str(form_of(oracle.name)))
     others = [Oracle(name) for name in oracle_names(form)]
+    others += [
+        one for one in (Oracle(name, OWN) for name in oracle_names(form, OWN)) if seed_of(one) == seed_of(oracle)
+    ]
     sizes = ("hidden", "layers", "queries", "vocab")
     fitting = [one for one in others if all(one.config[key] == oracle.config[key] for key in sizes)]
-    assert fitting, f"{oracle.name} names no weights"
+    assert fitting, f"{oracle.name} names no weights, and no {form} of its seed and sizes is there"
 
     def fit(one: Oracle) -> tuple[bool, bool]:
-        return one.name == form + ending, one.info.get("seed") == oracle.info.get("seed")
+        return one.name == form + ending, seed_of(one) == seed_of(oracle)
 
     return max(fitting, key=fit).below("weights/")
+
+
+def seed_of(oracle: Oracle) -> int | None:
+    """What its numbers were drawn from, as far as it says."""
+    seed: int | None = oracle.info.get("seed")
+    return seed
 
 
 def build(oracle: Oracle) -> QFormer:

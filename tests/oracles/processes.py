@@ -25,6 +25,6 @@ def run_processes(script: str, name: str, world: int, folder: Path) -> list[dict
         )
         for rank in range(world)
     ]
-    said = [one.communicate(timeout=300)[0] for one in running]
+    said = [one.communicate(timeout=900)[0] for one in running]
     assert all(one.returncode == 0 for one in running), "\n".join(said)
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(world)]

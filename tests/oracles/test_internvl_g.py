@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 from internvl_g import build, features, retrieval, stage2
 from oracle_files import Oracle, oracles, part
 from processes import run_processes
@@ -33,7 +32,6 @@ def test_retrieval(name: str) -> None:
         oracle.check_gradients(gradients)
 
 
-@pytest.mark.long
 @oracles("internvl_g_stage2_two_ranks")
 def test_two_processes(name: str, tmp_path: Path) -> None:
     with Oracle(name) as oracle:
