@@ -9,7 +9,7 @@ import torch
 from medley import KINDS, Medley, medley, medley_stage
 
 from isthmus.config import from_json, to_json
-from isthmus.connectors.arrange import ByInput, DeepStack, FramePool, Separated
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, ByInput, DeepStack, FramePool, Separated
 from isthmus.data.collate import Batch
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Source
@@ -168,6 +168,21 @@ def test_clips_go_through_the_image_branch_frame_by_frame(root: Path) -> None:
         collated(model, [EVERY[4]])
     with pytest.raises(ValueError, match="use look"):
         whole_model(medley_stage(root)).prepare([clip])
+
+
+@pytest.mark.parametrize(
+    "arrange", [Anyres(), Separated(), DeepStack(groups=2, start_layer=0)], ids=lambda a: type(a).__name__
+)
+def test_every_arrangement_takes_clips_beside_images(root: Path, arrange: ArrangementConfig) -> None:
+    stage = medley_stage(root)
+    stage = replace(stage, model=replace(stage.model, video=None, audio=None, arrange=arrange), train=("connector",))
+    model = whole_model(stage)
+    samples = [medley(5, 3), EVERY[2], EVERY[0]]
+    batch = collated(model, samples)
+    own = 0 if isinstance(arrange, DeepStack) else 1
+    assert [model.config.num_visual_tokens(plan) for plan in batch.plans] == [3 * (4 + own), 4 + own, 4 + own]
+    alone = torch.cat([model(collated(model, [sample])).token_losses for sample in samples])
+    torch.testing.assert_close(model(batch).token_losses, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_branches_are_counted(root: Path) -> None:

@@ -51,16 +51,21 @@ class Anyres(ArrangementConfig):
     unpad: bool = True
     """Cut away the rows or columns of the map that show padding alone."""
     newline: bool = True
-    """End every row of the map with one learned token; an image of a single view ends with one."""
+    """End every row of the map with one learned token; an image of a single view, and each frame of a clip, ends with
+    one."""
     max_tiles: int | None = None
     """Shrink the map bilinearly when it holds more tokens than so many tiles (LLaVA-OneVision: 9)."""
     digits: int | None = None
     """Round to so many digits before truncating in `unpad`, as transformers does (7); None truncates at once."""
 
     def num_tokens(self, plan: Plan, per_view: int) -> int:
-        """Whole + rows * (columns + 1) of the map that is left. Raises ValueError when a view's tokens form no map."""
-        if len(plan.views) == 1:
-            return per_view + self.newline
+        """Whole + rows * (columns + 1) of the map that is left; of a clip, those of so many images of one view.
+
+        Raises:
+            ValueError: a view's tokens form no map.
+        """
+        if len(plan.views) == 1 or plan.tiles.frames > 1:
+            return len(plan.views) * (per_view + self.newline)
         kept = self.map_of(plan)
         return (plan.whole != "none") * per_view + kept.final_rows * (kept.final_columns + self.newline)
 
@@ -125,8 +130,8 @@ class AnyresLayout(Arrangement):
         return Placed(tokens=tokens, lengths=tuple(len(part) for part in parts))
 
     def _image(self, views: Float[Tensor, "views tokens width"], plan: Plan) -> Float[Tensor, "length width"]:
-        if len(views) == 1:
-            return self._ended(views)[0]
+        if len(views) == 1 or plan.tiles.frames > 1:
+            return self._ended(views).flatten(0, 1)
         tiles = {"none": views, "first": views[1:], "last": views[:-1]}[plan.whole]
         rows = self._ended(self._map(tiles, plan)).flatten(0, 1)
         if plan.whole == "none":

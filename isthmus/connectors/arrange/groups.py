@@ -27,14 +27,14 @@ class Split(NamedTuple):
 
 
 def split_whole(plan: Plan, num_groups: int) -> Split:
-    """The whole image, refined by its tiles.
+    """The whole image, refined by its tiles; frames of a clip have none.
 
     Raises:
         ValueError: no whole image among several views, or more tiles than groups.
     """
     views = tuple(plan.views)
-    if len(views) == 1:
-        return Split(views, ((),), Grid(1, 1, 1))
+    if len(views) == 1 or plan.tiles.frames > 1:
+        return Split(views, ((),) * len(views), Grid(1, 1, 1))
     if plan.whole == "none" or len(views) != 1 + plan.tiles.size:
         raise ValueError(
             f"The tiles refine the whole image, so an image of {plan.tiles.rows} x {plan.tiles.columns} tiles needs "
@@ -52,7 +52,7 @@ def split_whole(plan: Plan, num_groups: int) -> Split:
 
 
 def split_views(plan: Plan, side: int) -> Split:
-    """Every view (the whole, then the tiles), each refined by side x side crops of its own.
+    """Every view (the whole, then the tiles), each refined by side x side crops of its own; frames of a clip by none.
 
     The crops come after all views: those of the whole, then those of each tile.
 
@@ -60,6 +60,8 @@ def split_views(plan: Plan, side: int) -> Split:
         ValueError: another number of views than that.
     """
     views, cells = tuple(plan.views), side * side
+    if plan.tiles.frames > 1:
+        return Split(views, ((),) * len(views), Grid(1, 1, 1))
     coarse = 1 if plan.tiles.size == 1 and plan.whole == "none" else 1 + plan.tiles.size
     if len(views) != coarse * (1 + cells) or plan.whole == "last" or (coarse > 1 and plan.whole == "none"):
         raise ValueError(
@@ -75,6 +77,8 @@ def split_views(plan: Plan, side: int) -> Split:
 def coarse_plan(plan: Plan, split: Split, first: int) -> Plan:
     """The plan of the views that stay, numbered from `first`."""
     views = range(first, first + len(split.coarse))
+    if plan.tiles.frames > 1:
+        return replace(plan, views=views)
     if len(views) == 1:
         return replace(plan, views=views, tiles=Grid(1, 1, 1), whole="none")
     return replace(plan, views=views, whole="first")

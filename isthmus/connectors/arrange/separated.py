@@ -22,10 +22,10 @@ class Separated(ArrangementConfig):
     """tile , tile newline tile , tile newline whole newline; any connector."""
 
     def num_tokens(self, plan: Plan, per_view: int) -> int:
-        """views * tokens a view + rows * (columns - 1) commas + a newline for each row and for the whole."""
+        """views * tokens a view + rows * (columns - 1) commas + a newline for each row (or frame) and for the whole."""
         if len(plan.views) == 1:
             return per_view + 1
-        rows, columns = plan.tiles.rows, plan.tiles.columns
+        rows, columns = plan.tiles.frames * plan.tiles.rows, plan.tiles.columns
         return len(plan.views) * per_view + rows * (columns - 1) + rows + (plan.whole != "none")
 
     def parameters(self, target: LLMShape) -> int:

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from isthmus.config import from_json, to_json
 from isthmus.connectors import MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Anyres, ChannelStack, Concatenate, DeepStack, Levels
+from isthmus.connectors.arrange.deepstack import group_views
 from isthmus.connectors.qwen3vl_mergers import Qwen3VlConfig
 from isthmus.features import FeatureShape, Grid, LLMShape, Plan, VisualTokens
 
@@ -56,6 +57,18 @@ def test_the_whole_may_come_last_and_an_image_may_have_no_tiles() -> None:
     assert [group[:4, 0].tolist() for group in placed.deeper] == [[0] * 4, [0] * 4]
     assert [group[4:, 0].tolist() for group in placed.deeper] == [[10, 11, 20, 21], [12, 13, 22, 23]]
     assert placed.layers == (0, 3)
+
+
+@pytest.mark.parametrize("config", [DeepStack(groups=4), DeepStack(groups=4, every_view=True), ChannelStack()])
+def test_frames_of_a_clip_have_no_crops(config: DeepStack | ChannelStack) -> None:
+    clip = Plan(size=(10, 10), tiles=Grid(3, 1, 1), views=range(1, 4), tokens=Grid(1, 2, 2))
+    both = (plan(1, 1, 1, "none"), clip) if not getattr(config, "every_view", False) else (clip,)
+    stack = config if isinstance(config, DeepStack) else config.stack
+    coarse, groups, laid = group_views(values(4).tokens, both, stack)
+    assert coarse[-3:].flatten().tolist() == [10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32, 33]
+    assert len(groups) == 4
+    assert not any(bool(group.any()) for group in groups)
+    assert (laid[-1].tiles, len(laid[-1].views), config.num_tokens(clip, 4)) == (Grid(3, 1, 1), 3, 12)
 
 
 def test_every_view_is_refined_by_its_own_crops() -> None:

@@ -58,6 +58,19 @@ def test_one_view_ends_in_one_newline() -> None:
     assert anyres(Anyres(), replace(plan(1, 1), views=range(2))) == [0, 1, 2, 3, 10, 11, END, 12, 13, END]
 
 
+CLIP = Plan(size=(20, 10), tiles=Grid(2, 1, 1), views=range(2), tokens=Grid(1, 2, 2))
+
+
+def test_every_frame_of_a_clip_is_an_image_of_one_view() -> None:
+    assert anyres(Anyres(), CLIP) == [0, 1, 2, 3, END, 10, 11, 12, 13, END]
+    assert anyres(Anyres(newline=False, max_tiles=1), CLIP) == [0, 1, 2, 3, 10, 11, 12, 13]
+    module = Separated().build(TARGET)
+    torch.nn.init.constant_(module.newline, END)  # type: ignore[arg-type]
+    placed = module(visual(2, 4), [CLIP])
+    assert placed.lengths == (Separated().num_tokens(CLIP, 4),) == (10,)
+    assert placed.tokens[:, 0].tolist() == [0, 1, 2, 3, END, 10, 11, 12, 13, END]
+
+
 def test_a_map_of_too_many_tiles_is_shrunk() -> None:
     config = Anyres(max_tiles=1, newline=False)
     assert anyres(config, plan(2, 2, "none")) == [1.5, 11.5, 21.5, 31.5]
