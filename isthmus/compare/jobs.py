@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -237,7 +237,16 @@ def _start_of(before: Job | None) -> dict[str, str]:
     return {} if before is None else {"before": before.folder.name}
 
 
-def chosen_rate(losses: Mapping[float, Sequence[float]]) -> float | None:
-    """The rate with the lowest mean validation loss; the lower rate of equals; None when no rate finished."""
-    means = {rate: sum(found) / len(found) for rate, found in losses.items() if found}
+def chosen_rate(tried: Sequence[JobResult]) -> float | None:
+    """The rate whose tuning runs had the lowest mean validation loss; the lower rate of equals; None without any.
+
+    A rate at which visual tokens became alike is passed over while there is another: a run that sees nothing may learn
+    the habits of the answers, and so its loss, the sooner for it.
+    """
+    alike = {job.rate for job in tried if job.alike}
+    losses: dict[float, list[float]] = {}
+    for job in tried:
+        if job.rate not in alike or len(alike) == len({one.rate for one in tried}):
+            losses.setdefault(job.rate, []).append(job.validation_loss)
+    means = {rate: sum(found) / len(found) for rate, found in losses.items()}
     return min(means, key=lambda rate: (means[rate], rate)) if means else None

@@ -189,6 +189,12 @@ def _caveats(results: Results, ranked: Sequence[ArmVerdict]) -> tuple[str, ...]:
     still = [verdict.arm for verdict in ranked if not verdict.converged]
     if still:
         caveats.append(f"Not converged: {_joined(still)}. Their accuracy holds for this number of steps only.")
+    lost = [arm for arm in results.arms if results.alike(arm)]
+    if lost:
+        caveats.append(
+            f"At every learning rate tried, the visual tokens of an image became alike: {_joined(lost)}. Lower rates "
+            "or a stage before might serve better."
+        )
     best = ranked[0]
     if sum(verdict.accuracy.mean >= SATURATED for verdict in ranked) > 1:
         caveats.append("Two or more arms answer nearly everything: these questions are too easy to separate them.")

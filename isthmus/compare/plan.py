@@ -1,9 +1,9 @@
 """Which jobs a study has, and when each may begin: pictures first, then earlier stages, rates, the judged runs.
 
-A rate that cannot be trained with (a loss that is not finite) is out; an arm is lost only when all its rates are.
+A rate that cannot be trained with (a loss that is not finite) is out; an arm is lost only when all its rates are. A
+rate at which all visual tokens of an image become alike is chosen only when the arm has no other.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from isthmus.compare.costs import answering_work, training_work
@@ -128,12 +128,9 @@ class StudyPlan:
     def _final_jobs(self, arm: str, board: Board) -> list[Job]:
         study = self.study
         rates = study.rates_of(arm)
-        losses: Mapping[float, list[float]] = {rate: [] for rate in rates}
         broken = {job.rate for job in self._tuning[arm] if job in board.failed}
-        for job in self._tuning[arm]:
-            if job in board.done and job.rate not in broken:
-                losses[job.rate].append(board.done[job].validation_loss)
-        rate = rates[0] if len(rates) == 1 else chosen_rate(losses)
+        tried = [board.done[job] for job in self._tuning[arm] if job in board.done and job.rate not in broken]
+        rate = rates[0] if len(rates) == 1 else chosen_rate(tried)
         if rate is None:
             self.lost[arm] = "no learning rate could be trained with"
             return []

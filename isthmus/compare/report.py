@@ -15,7 +15,7 @@ from PIL import Image
 from isthmus.compare import plots
 from isthmus.compare.breakdown import Breakdown
 from isthmus.compare.judge import headline_words
-from isthmus.compare.results import Results, write_whole
+from isthmus.compare.results import JobResult, Results, write_whole
 from isthmus.compare.significance import interval
 from isthmus.compare.table import COLUMNS, rows, short_seconds, with_half
 from isthmus.compare.verdict import Comparison, Verdict, points, span
@@ -106,16 +106,18 @@ def parts_table(results: Results, breakdown: Breakdown) -> tuple[list[str], list
 
 
 def rates_table(results: Results) -> list[list[str]]:
-    """Validation loss of every arm at every rate that was tried: rows of arm, rate, loss, chosen."""
+    """Validation loss of every arm at every rate that was tried: rows of arm, rate, loss, what came of it."""
     made = []
     for arm in (*results.arms, results.blind_arm):
-        tried: dict[float, list[float]] = {}
+        tried: dict[float, list[JobResult]] = {}
         for job in results.jobs:
             if job.kind == "tune" and job.arm == arm:
-                tried.setdefault(job.rate, []).append(job.validation_loss)
-        for rate, losses in sorted(tried.items()):
-            chosen = "chosen" if arm is not None and rate == results.rate(arm) else ""
-            made.append([str(arm), f"{rate:g}", f"{fmean(losses):.4f}", chosen])
+                tried.setdefault(job.rate, []).append(job)
+        for rate, jobs in sorted(tried.items()):
+            chosen = ["chosen"] if arm is not None and rate == results.rate(arm) else []
+            alike = ["visual tokens became alike"] if any(job.alike for job in jobs) else []
+            loss = fmean(job.validation_loss for job in jobs)
+            made.append([str(arm), f"{rate:g}", f"{loss:.4f}", ", ".join(chosen + alike)])
     return made
 
 

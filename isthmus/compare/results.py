@@ -59,6 +59,8 @@ class JobResult:
     """Questions behind each of `scores`."""
     watched: tuple[float, float] | None = None
     """Headline accuracy on the watched items before and after the last fifth of training."""
+    alike: bool = False
+    """Of a tuning run: all visual tokens of an image were alike at its end."""
     first_token_ms: float | None = None
     prepare_core_seconds: float = 0.0
     """Of encoding pictures and computing levels."""
@@ -130,6 +132,11 @@ class Results:
         """The learning rate an arm's final runs used."""
         rates = [job.rate for job in self.finals(arm).values()]
         return rates[0] if rates else None
+
+    def alike(self, arm: str) -> bool:
+        """Whether the arm's visual tokens became alike in the tuning runs of every rate."""
+        tried = [job for job in self.jobs if job.kind == "tune" and job.arm == arm]
+        return bool(tried) and {job.rate for job in tried} == {job.rate for job in tried if job.alike}
 
     @property
     def core_seconds(self) -> float:

@@ -11,6 +11,7 @@ from isthmus.compare.aligning import Aligning, chance_in
 from isthmus.compare.asking import Answering, items_of
 from isthmus.compare.jobs import AskedToAlign, Job
 from isthmus.compare.results import JobResult, write_whole
+from isthmus.compare.study import TEXT_ONLY
 from isthmus.data.mixture import Mixture
 from isthmus.data.sample import ImageRef, Sample
 from isthmus.encoders import CachedEncoder, EncoderConfig, FeatureCache
@@ -18,6 +19,7 @@ from isthmus.encoders.cache import default_folder
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.levels import Levels, levels
+from isthmus.measure.doctor import tokens_alike
 from isthmus.runs import STAGE_FILE, WEIGHTS_FILE, Run
 from isthmus.train.loop import train
 from isthmus.train.progress import Progress
@@ -176,6 +178,7 @@ def train_and_ask(job: Job, report: Report) -> None:
         before_core_seconds=0.0 if job.before is None else job.before.result().train_core_seconds,
         train_curve=tuple((line["step"], line["loss"]) for line in log if isinstance(line.get("loss"), float)),
         validation_curve=tuple((line["step"], line["validation_loss"]) for line in log if "validation_loss" in line),
+        alike=job.kind == "tune" and job.arm != TEXT_ONLY and tokens_alike(log),
     )
     if job.asked is not None:
         begun = time.process_time()

@@ -41,7 +41,7 @@ def _alignment(model: VisionLanguageModel, batch: Batch, captions: Captions, los
     if looking.value is not None:
         signs["attention_entropy"] = looking.value
     if images.shape[1] > 1:
-        signs |= _token_signs(images, "query")
+        signs |= token_signs(images, "query")
         signs["query_distinct"] = float(share_distinct(images[:_SETS]).mean())
     signs["image_cosine"] = float(mean_cosine(images.mean(dim=1)))
     negatives = _negatives(reading, images, captions.image_ids)
@@ -132,7 +132,7 @@ def _language(model: VisionLanguageModel, batch: Batch) -> dict[str, float]:
             if n == first
         ]
         if first > 1:
-            signs |= _token_signs(torch.stack(alike), "visual")
+            signs |= token_signs(torch.stack(alike), "visual")
     return signs | image_gain(model, seen, plans)
 
 
@@ -189,8 +189,11 @@ def _norm_signs(model: VisionLanguageModel, tokens: Float[Tensor, "total width"]
     return {"visual_norm": visual, "word_norm": words}
 
 
-def _token_signs(vectors: Float[Tensor, "sets vectors width"], name: str) -> dict[str, float]:
+def token_signs(vectors: Float[Tensor, "sets vectors width"], name: str) -> dict[str, float]:
+    """Effective rank and mean cosine of an image's vectors; nothing of a single one, which is like no other."""
     some = vectors[:_SETS, :: max(1, vectors.shape[1] // _VECTORS)]
+    if some.shape[1] < 2:
+        return {}
     finite = bool(some.isfinite().all())
     rank = float(effective_rank(some).mean()) if finite else float("nan")
     return {f"{name}_rank": rank, f"{name}_cosine": float(mean_cosine(some).mean())}

@@ -125,6 +125,14 @@ def judge(facts: Facts, lines: Sequence[Line], *, skipped: int = 0, samples: int
     return Verdict(findings=tuple(one for one in found if one is not None), early=early, steps=history.steps)
 
 
+def tokens_alike(lines: Sequence[Line]) -> bool:
+    """Whether all visual tokens of an image were alike at the end of a log, however few its steps.
+
+    Whatever such a run answers, it does not answer it from where things are; its loss may be low all the same.
+    """
+    return _identical_tokens(Facts(losses=("loss",), num_steps=0), History(lines)) is not None
+
+
 def _overflow(facts: Facts, history: History) -> Finding | None:
     watched = (*facts.losses, "grad_norm", "validation_loss")
     broken: dict[str, int] = {}

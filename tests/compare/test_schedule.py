@@ -110,10 +110,21 @@ def test_progress_counts_the_work_to_come(tmp_path: Path) -> None:
     assert "a step 5/10" in said
 
 
-def test_the_lowest_validation_loss_wins_and_broken_rates_are_out() -> None:
-    assert chosen_rate({1e-3: [2.0, 1.0], 3e-3: [1.4, 1.4], 1e-2: []}) == 3e-3
-    assert chosen_rate({1e-3: [1.0], 3e-3: [1.0]}) == 1e-3
-    assert chosen_rate({1e-3: []}) is None
+def tuned(rate: float, loss: float, *, alike: bool = False) -> JobResult:
+    return JobResult(job=f"rate {rate}", kind="tune", rate=rate, validation_loss=loss, alike=alike)
+
+
+def test_the_lowest_mean_validation_loss_wins() -> None:
+    assert chosen_rate([tuned(1e-3, 2.0), tuned(1e-3, 1.0), tuned(3e-3, 1.4), tuned(3e-3, 1.4)]) == 3e-3
+    assert chosen_rate([tuned(3e-3, 1.0), tuned(1e-3, 1.0)]) == 1e-3
+    assert chosen_rate([]) is None
+
+
+def test_a_rate_that_makes_visual_tokens_alike_is_chosen_only_where_all_do() -> None:
+    seeing = [tuned(5e-4, 1.35), tuned(1e-3, 1.30)]
+    assert chosen_rate([*seeing, tuned(5e-3, 1.19, alike=True)]) == 1e-3
+    assert chosen_rate([*seeing, tuned(1e-3, 1.30, alike=True), tuned(5e-3, 1.19, alike=True)]) == 5e-4
+    assert chosen_rate([tuned(5e-4, 1.35, alike=True), tuned(5e-3, 1.19, alike=True)]) == 5e-3
 
 
 def test_a_folder_changes_with_what_decides_the_result(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 from fake_study import HEADLINE, fake_results
 
 from isthmus.compare.judge import judge, passed_real_tasks
+from isthmus.compare.report import rates_table
 from isthmus.compare.results import JobResult, Results
 from isthmus.compare.significance import paired
 from isthmus.compare.verdict import FALLING_NATS, blind_gap, compare_arms, judge_arm
@@ -137,6 +138,20 @@ def test_an_arm_that_does_not_see_is_said_not_to() -> None:
     verdict = judge(replace(results, jobs=jobs))
     assert any(line.startswith("It is not shown that it sees") for line in verdict.lines)
     assert any("less than 10 points above its blind control" in caveat for caveat in verdict.caveats)
+
+
+def test_an_arm_whose_tokens_became_alike_at_every_rate_is_named_and_its_rates_are_marked() -> None:
+    results = fake_results()
+    jobs = tuple(
+        replace(job, alike=job.kind == "tune" and (job.arm == "q-former" or (job.arm == "mlp" and job.rate == 3e-3)))
+        for job in results.jobs
+    )
+    results = replace(results, jobs=jobs)
+    said = [caveat for caveat in judge(results).caveats if "alike" in caveat]
+    assert len(said) == 1
+    assert said[0].startswith("At every learning rate tried, the visual tokens of an image became alike: q-former.")
+    assert [row[3] for row in rates_table(results) if row[0] == "mlp"] == ["", "chosen", "visual tokens became alike"]
+    assert not any("alike" in caveat for caveat in judge(fake_results()).caveats)
 
 
 def test_main_effects_average_over_the_other_factor() -> None:

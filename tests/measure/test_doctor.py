@@ -22,7 +22,8 @@ from isthmus.connectors.qformer import QFormer
 from isthmus.data.sources.base import Source
 from isthmus.features import Text
 from isthmus.measure import doctor
-from isthmus.measure.doctor import Facts, Verdict, compare_band, judge, majority_loss
+from isthmus.measure.checkup import token_signs
+from isthmus.measure.doctor import Facts, Verdict, compare_band, judge, majority_loss, tokens_alike
 from isthmus.model import VisionLanguageModel
 from isthmus.runs import Run
 from isthmus.train.loop import train
@@ -209,6 +210,21 @@ def test_verdicts_on_literal_lines(
     monkeypatch.setattr(doctor, "EARLIEST", 100)
     first = {"step": 10, "itc": 3.46, "itm": 0.69, "itg": 7.0, "loss": 0.0 if wanted == "zero-loss" else 5.0}
     assert judge(facts, [first, {**LINE, **changes}]).word == wanted
+
+
+def test_tokens_alike_are_told_of_short_runs_too() -> None:
+    line = {"step": 8, "loss": 2.0, "visual_rank": 1.2, "visual_cosine": 0.99}
+    assert not tokens_alike([{"step": 1, "loss": 3.0}, line])
+    assert tokens_alike([line, {**line, "visual_cosine": 0.9999}])
+    assert tokens_alike([{**line, "visual_rank": 1.001}])
+    assert not tokens_alike([{"step": 8, "loss": 2.0}])
+
+
+def test_a_single_token_is_like_no_other() -> None:
+    signs = token_signs(torch.randn(3, 1, 8), "visual")
+    assert signs == {}
+    assert not tokens_alike([{"step": 200, "loss": 2.0, **signs}])
+    assert token_signs(torch.ones(3, 2, 8), "visual")["visual_cosine"] == pytest.approx(1.0)
 
 
 def test_skipped_samples_are_told() -> None:
