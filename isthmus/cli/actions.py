@@ -42,7 +42,15 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         folder = command.out or new_run_folder(stage.name)
     board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
     resume = command.resume is not None
-    run = run_training(stage, folder, resume=resume, start=command.start, tensorboard=board, shard=command.shard)
+    run = run_training(
+        stage,
+        folder,
+        resume=resume,
+        start=command.start,
+        tensorboard=board,
+        shard=command.shard,
+        pack=command.pack,
+    )
     if os.environ.get("RANK", "0") == "0":
         validation = run.result.get("validation_loss")
         said = "" if validation is None else f", validation loss {validation:.4f}"

@@ -46,7 +46,16 @@ def train_command(chain: Chain | None, command: Train) -> Iterator[RenderableTyp
     if main:
         yield f"Chain {chain.name}: {names}. Folder: {folder}"
     resume = command.resume is not None
-    train_chain(chain, folder, resume=resume, start=command.start, tensorboard=board, shard=command.shard, main=main)
+    train_chain(
+        chain,
+        folder,
+        resume=resume,
+        start=command.start,
+        tensorboard=board,
+        shard=command.shard,
+        pack=command.pack,
+        main=main,
+    )
     if not main:
         return
     trained = time.perf_counter() - began

@@ -26,6 +26,8 @@ class Train:
     """The run folder this stage starts from, in place of the newest finished run of the recipe it names."""
     shard: bool = False
     """Under torchrun: cut the language model's layers over the processes (FSDP2), in place of a copy in each."""
+    pack: bool = False
+    """Read the rows of a batch one after another in as few rows as hold them: little padding, the same losses."""
     tensorboard: bool = True
     """Write the curves as events into the run folder, for `tensorboard --logdir`, where tensorboard is installed."""
 

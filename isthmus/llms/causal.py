@@ -28,6 +28,7 @@ from isthmus.llms.base import (
     until_end,
     weight_products,
 )
+from isthmus.llms.packing import Packed, pack
 from isthmus.weights import quiet_transformers, resolve_model
 
 
@@ -74,6 +75,35 @@ class CausalLM(LLMConfig):
 class CausalLanguageModel(LanguageModel):
     """Reads one sequence of embeddings; every position predicts the next token."""
 
+    packs = False
+    """Rows are read one after another in as few rows as hold them; `pack_rows` turns it on."""
+
+    @torch.no_grad()
+    def pack_rows(self) -> None:
+        """Pack the rows of every batch from now on, in training.
+
+        Raises:
+            ValueError: this model's attention does not part packed rows: their losses differ from those apart.
+        """
+        table: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
+        ids = torch.arange(14, device=next(table.parameters()).device).reshape(2, 7) % len(next(table.parameters()))
+        mask = torch.arange(7, device=ids.device) < torch.tensor([[7], [4]], device=ids.device)
+        embeddings, labels = self.embed(ids), ids.masked_fill(~mask, IGNORED)
+        training = {part: part.training for part in self.model.modules()}
+        self.model.eval()
+        apart = self(embeddings, mask, labels).losses
+        self.packs = True
+        together = self(embeddings, mask, labels).losses
+        for part, mode in training.items():
+            part.training = mode
+        allowed = 1e-3 if embeddings.dtype == torch.float32 else 5e-2
+        if not torch.allclose(apart, together, atol=allowed, rtol=allowed):
+            self.packs = False
+            raise ValueError(
+                f"{type(self.model).__name__} cannot read packed rows: a row sees those before it (the losses of two "
+                f"short rows differ by up to {float((apart - together).abs().max()):.2g}). Leave out packing."
+            )
+
     def forward(
         self,
         embeddings: Float[Tensor, "rows length width"],
@@ -85,6 +115,8 @@ class CausalLanguageModel(LanguageModel):
         Rows are padded on the right, so no real position can see padding and the causal mask alone is enough: the
         attention then takes its fast path. Padding on the left is masked.
         """
+        if self.packs:
+            return self._packed(pack(embeddings, mask, labels, self.max_tokens))
         rows, columns = (labels[:, 1:] != IGNORED).nonzero().unbind(1)
         inputs: dict[str, Tensor] = {"inputs_embeds": embeddings}
         if not bool(mask[:, 0].all()):
@@ -92,6 +124,16 @@ class CausalLanguageModel(LanguageModel):
         logits = self._logits_at(rows * labels.shape[1] + columns, inputs)
         losses = functional.cross_entropy(logits.float(), labels[rows, columns + 1], reduction="none")
         return TokenLosses(losses=losses, rows=rows)
+
+    def _packed(self, packed: Packed) -> TokenLosses:
+        """The losses of packed rows, in the order in which they come from rows apart."""
+        rows, columns = (packed.labels[:, 1:] != IGNORED).nonzero().unbind(1)
+        inputs = {"inputs_embeds": packed.embeddings, "position_ids": packed.positions}
+        logits = self._logits_at(rows * packed.labels.shape[1] + columns, inputs)
+        losses = functional.cross_entropy(logits.float(), packed.labels[rows, columns + 1], reduction="none")
+        owner = packed.owner[rows, columns + 1]
+        order = owner.argsort(stable=True)
+        return TokenLosses(losses=losses[order], rows=owner[order])
 
     def generate(
         self,

@@ -72,6 +72,7 @@ def train_chain(
     progress: bool = True,
     tensorboard: bool = False,
     shard: bool = False,
+    pack: bool = False,
     main: bool = True,
     on_stage: Callable[[Stage, Run], None] | None = None,
 ) -> tuple[Run, ...]:
@@ -79,7 +80,7 @@ def train_chain(
 
     A chain that was stopped at any moment and resumed has the weights of an unbroken one. `start` is the run that the
     first stage starts from, where it starts from one. `main` says that this process writes the chain's file. `shard`
-    is for the stages with a language model.
+    and `pack` are for the stages with a language model.
     `on_stage` is called with each finished stage.
 
     Raises:
@@ -104,8 +105,17 @@ def train_chain(
     runs: list[Run] = []
     for stage, place in zip(chain.stages, chain.folders(folder), strict=True):
         begun = (place / STAGE_FILE).is_file()
-        cut = shard and stage.model.llm is not None
-        run = train(stage, place, resume=begun, start=start, progress=progress, tensorboard=tensorboard, shard=cut)
+        speaks = stage.model.llm is not None
+        run = train(
+            stage,
+            place,
+            resume=begun,
+            start=start,
+            progress=progress,
+            tensorboard=tensorboard,
+            shard=shard and speaks,
+            pack=pack and speaks,
+        )
         if on_stage is not None:
             on_stage(stage, run)
         runs.append(run)

@@ -32,6 +32,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     tensorboard: bool = False,
     shard: bool = False,
+    pack: bool = False,
 ) -> Run:
     """Train a stage into a run folder and return the finished run.
 
@@ -39,11 +40,12 @@ def train(
     `progress` says what learns and draws a bar (plain lines without a terminal); `on_progress` is called about once a
     second. Two runs of one stage are equal bit for bit, and so is a run that was killed at any moment and resumed.
     `shard` cuts the language model's layers over the processes, which changes memory and nothing else: the folder is
-    the same.
+    the same. `pack` reads the rows of a batch one after another in as few as hold them; losses are equal to rounding.
 
     Raises:
         ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
-            loss is not finite; `shard` with one process or no language model.
+            loss is not finite; `shard` with one process or no language model; `pack` with a
+            model that cannot.
         OSError: no space is left to save in; the save before stays intact.
     """
     # Where only some objectives of alignment are asked for, heads and streams of the others get no gradient.
@@ -56,7 +58,7 @@ def train(
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
     ):
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
-            setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard)
+            setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard, pack=pack)
             display.tell(setup.what_learns())
             Training(setup, folder, display=display, tensorboard=tensorboard).run()
     accelerator.wait_for_everyone()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from isthmus import __version__
 from isthmus.config import to_json
 from isthmus.data.collate import Batch
+from isthmus.llms.causal import CausalLanguageModel
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.runs import (
     ALWAYS_SAVED,
@@ -189,16 +190,24 @@ def _fingerprint(model: Model, part: str) -> str | None:
 
 
 def set_up(
-    stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay, shard: bool = False
+    stage: Stage,
+    folder: Path,
+    *,
+    accelerator: Accelerator,
+    display: ProgressDisplay,
+    shard: bool = False,
+    pack: bool = False,
 ) -> Setup:
-    """Build the model, load start and save, freeze, shard it if asked, warm the feature cache.
+    """Build the model, load start and save, freeze, shard it and pack its rows if asked, warm the feature cache.
 
     Raises:
-        ValueError: `train` names nothing, weights do not fit, no usable data.
+        ValueError: `train` names nothing, weights do not fit, no usable data, or rows that cannot be packed.
     """
     start = _read_start(folder)
     model = build_model(stage, tuned=start is not None and any(name.startswith("encoder.") for name in start[1]))
     kept = set() if start is None else _load_start(model, *start)
+    if pack:
+        pack_rows(model)
     freeze.apply(model, stage.train)
     recompute.apply(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -253,6 +262,24 @@ def build_model(stage: Stage, *, tuned: bool = False) -> VisionLanguageModel:
         if stage.learns_in(f"{name}.encoder"):
             model.branches[name].encoder = branch.encoder.build().requires_grad_(False)
     return model
+
+
+def pack_rows(model: VisionLanguageModel) -> None:
+    """Let the language model read the rows of a batch packed.
+
+    Raises:
+        ValueError: it is not causal, something is added to its layers by row, or its attention does not part rows.
+    """
+    config = model.config
+    parts = [(config.connector, config.arrange), *((one.connector, one.arrange) for one in config.branches.values())]
+    if any(connector.enters_layers or arrange.added_before() for connector, arrange in parts):
+        raise ValueError(
+            f"{type(config.connector).__name__} and {type(config.arrange).__name__} add to the layers of the language "
+            f"model row by row, which packed rows have lost. Leave out packing."
+        )
+    if config.llm is None or not isinstance(model.llm, CausalLanguageModel):
+        raise ValueError("Packing is for a causal language model, which this stage has not. Leave it out.")
+    model.llm.pack_rows()
 
 
 def _read_start(folder: Path) -> tuple[Run, dict[str, Tensor]] | None:

@@ -15,6 +15,7 @@ from tiny_stage import Swatches, tiny_model, tiny_stage
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
 from isthmus.encoders.cached import CachedEncoder
+from isthmus.llms.packing import Packed, pack
 from isthmus.runs import Run
 from isthmus.train import checkpoint
 from isthmus.train.loop import train
@@ -237,6 +238,30 @@ def test_what_learns_is_said_before_the_first_step(
     assert learning[3:7] == [learning[1], "learn", "lr", f"{stage.optimizer.peak_lr:g}"]
     first_step = next(number for number, line in enumerate(said) if line[1:2] == ["train"])
     assert all(said.index(line) < first_step for line in said if "parameters" in line)
+
+
+def test_a_packed_run_has_the_losses_of_an_unpacked_one(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = tiny_stage(root, steps=3, log_every=1, data=(Source(of=Swatches(text_every=3)),))
+    losses, fewer = [], []
+
+    def noted(embeddings: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor, capacity: int) -> Packed:
+        packed = pack(embeddings, mask, labels, capacity)
+        fewer.append(len(packed.embeddings) < len(embeddings))
+        return packed
+
+    monkeypatch.setattr("isthmus.llms.causal.pack", noted)
+    for packs in (False, True):
+        run = go(stage, tmp_path / f"{packs}", pack=packs)
+        losses.append([line["loss"] for line in run.log() if "loss" in line] + [run.result["validation_loss"]])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert sum(fewer) >= 3
+
+
+def test_packing_without_a_causal_language_model_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Packing is for a causal language model"):
+        go(tiny_stage(root, "t5"), tmp_path / "run", pack=True)
 
 
 def test_fresh_weights_do_not_depend_on_whether_the_encoder_is_loaded(root: Path) -> None:
