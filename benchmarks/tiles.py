@@ -1,18 +1,20 @@
 """Time and peak memory of one image as it is cut into more and more tiles, each count in a process of its own.
 
-    python benchmarks/tiles.py                 # the bundled eye, a 3840 x 2160 picture, 1 to 40 tiles
-    python benchmarks/tiles.py --at-once 64    # all views through the tower together, for comparison
+    python -m benchmarks.tiles                 # the bundled eye, a 3840 x 2160 picture, 1 to 40 tiles
+    python -m benchmarks.tiles --at-once 64    # all views through the tower together, for comparison
 
-Prints, for each number of tiles, the rise of the process's peak memory while the image is prepared, encoded, projected
-and arranged, and the median milliseconds of processor time a view over several runs.
+Prints, for each number of tiles, by how much the memory held rises at most while the image is prepared, encoded and
+projected, over what the model and the picture take, and the median milliseconds of processor time a view over several
+runs.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
 import time
+
+from benchmarks.peaks import forget_peak, peak_mib
 
 COUNTS = (1, 2, 4, 8, 12, 24, 40)
 
@@ -40,14 +42,14 @@ def measure(tiles: int, at_once: int, name: str, side: int, repeats: int) -> Non
     picture = Image.effect_noise((3_840, 2_160), 40).convert("RGB")
     with torch.inference_mode():
         connector(tower(torch.zeros(1, 3, side, side)))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = forget_peak()
         spent = []
         for _ in range(repeats):
             pixels = tower.prepare(picture).pixels
             start = time.process_time()
             visual = connector(tower(pixels))
             spent.append((time.process_time() - start) * 1_000 / len(pixels))
-    rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1_024
+    rise = peak_mib() - before
     count = visual.tokens.shape[0] * visual.tokens.shape[1]
     spread = f"{min(spent):.1f} to {max(spent):.1f}"
     print(f"{tiles:5} {len(pixels):5} {count:6} {rise:9.1f} {statistics.median(spent):9.1f}  {spread}", flush=True)
@@ -57,6 +59,7 @@ def main() -> None:
     """One process a row, so that peaks do not add up."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tiles", type=int)
+    parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--at-once", type=int, default=4)
     parser.add_argument("--name", default="bundled/eye")
     parser.add_argument("--side", type=int, default=96)
@@ -66,8 +69,8 @@ def main() -> None:
         measure(chosen.tiles, chosen.at_once, chosen.name, chosen.side, chosen.repeats)
         return
     print("tiles views tokens  peak MiB CPU ms a view  spread")
-    for tiles in COUNTS:
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--tiles", str(tiles)], check=True)
+    for tiles in chosen.counts:
+        subprocess.run([sys.executable, "-m", "benchmarks.tiles", *sys.argv[1:], "--tiles", str(tiles)], check=True)
 
 
 if __name__ == "__main__":

@@ -2,18 +2,22 @@
 
     python -m benchmarks.video                  # 1, 3 and 10 minutes at 320 x 240, 32 frames through the bundled eye
 
-Prints, for each length, how many frames the file holds, the rise of the process's peak memory while the chosen frames
-are found, decoded and encoded, and the processor time of these three: finding reads every packet once and decodes none.
+    python -m benchmarks.video --minutes 10 --frames 128
+
+Prints, for each length, how many frames the file holds, by how much the memory held rises at most while the chosen
+frames are found, decoded and encoded, over what the model takes, and the processor time of these three: finding reads
+every packet once and decodes none.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from fractions import Fraction
 from pathlib import Path
+
+from benchmarks.peaks import forget_peak, peak_mib
 
 MINUTES = (1, 3, 10)
 RATE = 10
@@ -54,7 +58,7 @@ def measure(path: Path, frames: int) -> None:
     first = FileVideo(root=str(path.parent), path=path.name, frames=UniformFrames(num=1), max_side=96)
     with torch.inference_mode():
         eye(eye.prepare(first.load()).pixels)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = forget_peak()
     begun = time.process_time()
     first.load()
     found = time.process_time()
@@ -64,7 +68,7 @@ def measure(path: Path, frames: int) -> None:
     with torch.inference_mode():
         features = eye(eye.prepare(clip).pixels)
     ended = time.process_time()
-    rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    rise = peak_mib() - before
     print(
         f"{clip.times_s[-1] / 60:7.1f} {path.stat().st_size / 2**20:8.1f} {rise:12.1f} {1e3 * (found - begun):10.0f} "
         f"{1e3 * (decoded - found) / frames:14.1f} {1e3 * (ended - decoded) / frames:14.1f} {features.grid.size:8d}",
