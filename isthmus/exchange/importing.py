@@ -49,6 +49,7 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
     tokenizer = read_tokenizer(path)
     native = load_native(path, NATIVE[kind].class_name)
     parts = NATIVE[kind].split(native, fit_of(about), NATIVE[kind].prompt if prompt is None else prompt)
+    check_ready(about, getattr(parts.model.encoder, "image_size", 0))
 
     def fill(partial: Path) -> None:
         with quiet_transformers():
@@ -150,6 +151,25 @@ def read_preprocessor(path: Path) -> dict[str, Any]:
         f"{path} has no {PREPROCESSOR_FILE}, so how its images are made ready is unknown. Save the model's processor "
         f"beside it: AutoProcessor.from_pretrained(...).save_pretrained(folder)."
     )
+
+
+def check_ready(about: Mapping[str, Any], side: int) -> None:
+    """Raises ValueError for an image processor whose pixels ours would not be: unscaled, not normalised, or resized."""
+    wanted = {"do_resize": True, "do_rescale": True, "do_normalize": True, "rescale_factor": 1 / 255}
+    wrong = [
+        f"{name}={about[name]!r}"
+        for name, value in wanted.items()
+        if about.get(name) is not None and abs(about[name] - value) > 1e-6
+    ]
+    named = about.get("crop_size") if about.get("do_center_crop") else about.get("size")
+    sides = {named[name] for name in ("height", "width") if name in named} if isinstance(named, Mapping) else set()
+    if sides - {side}:
+        wrong.append(f"images of {dict(named or {})} before a tower for {side} px")
+    if wrong:
+        raise ValueError(
+            f"Its image processor says {', '.join(wrong)}, which cannot be imported: images are resized to the tower's "
+            f"own size, scaled to 0 to 1 and normalised here. Save the processor that the model was trained with."
+        )
 
 
 def fit_of(about: Mapping[str, Any]) -> Fit:

@@ -108,6 +108,7 @@ def _perception(native: Any, fit: Fit, prompt: PromptStyle) -> Parts:
 
 
 def _blip2(native: Any, fit: Fit, prompt: PromptStyle) -> Parts:
+    _want(native.config.qformer_config, "use_qformer_text_input", False)
     connector = _qformer(native.config, text=False)
     weights = BLIP2_NATIVE.to_ours(connector_part(_own(native), BLIP2_NATIVE, text=False))
     return _in_front(native, fit, prompt, connector, weights, native.vision_model)

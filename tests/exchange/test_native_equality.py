@@ -3,6 +3,7 @@
 The processors of InternVL and PerceptionLM need torchvision, so all classes are compared on pixel tensors and ids.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from isthmus.data.collate import Batch
 from isthmus.exchange import import_native
 from isthmus.exchange.equality import logits
+from isthmus.exchange.importing import check_ready
 from isthmus.features import Text
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
@@ -183,6 +185,35 @@ def test_beam_search_is_equal(pair: Pair) -> None:
         pytest.skip("beam search is compared for the classes with a soft prompt")
     batch, given = inputs(pair, "left")
     assert written(pair, batch, Generation(max_new_tokens=6, num_beams=3)) == native_written(pair, given, 3)
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"do_normalize": False}, "do_normalize=False"),
+        ({"do_rescale": False, "do_resize": False}, "do_resize=False, do_rescale=False"),
+        ({"rescale_factor": 1 / 127.5}, "rescale_factor=0.0078"),
+        ({"size": {"height": 24, "width": 24}}, "images of {'height': 24, 'width': 24} before a tower for 16 px"),
+        ({"do_center_crop": True, "crop_size": {"height": 16, "width": 8}}, "before a tower for 16 px"),
+    ],
+)
+def test_an_image_processor_that_makes_other_pixels_is_refused(about: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_ready({**tiny.PREPROCESSOR, **about}, 16)
+
+
+def test_what_processors_say_in_other_words_is_taken() -> None:
+    check_ready(tiny.PREPROCESSOR, 16)
+    check_ready({"do_center_crop": True, "size": {"shortest_edge": 24}, "crop_size": {"height": 16, "width": 16}}, 16)
+    check_ready({"size": {"shortest_edge": 378, "longest_edge": 980}, "rescale_factor": 0.00392156862745098}, 16)
+
+
+def test_a_q_former_that_reads_text_in_blip2_is_refused(tmp_path: Path) -> None:
+    config = tiny.blip2(tiny.opt())
+    config.qformer_config.use_qformer_text_input = True
+    tiny.make("Blip2ForConditionalGeneration", config, tmp_path / "native")
+    with pytest.raises(ValueError, match="use_qformer_text_input=True"):
+        import_native(tmp_path / "native", tmp_path / "run")
 
 
 def test_transformers_names_are_there() -> None:
