@@ -7,6 +7,13 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+RecipeName = Annotated[Positional[str], tyro.conf.arg(metavar="RECIPE")]
+MaybeRecipeName = Annotated[Positional[str | None], tyro.conf.arg(metavar="RECIPE")]
+StudyName = Annotated[Positional[str], tyro.conf.arg(metavar="STUDY")]
+RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+File = Annotated[Positional[Path], tyro.conf.arg(metavar="FILE")]
+Question = Annotated[Positional[str], tyro.conf.arg(metavar="QUESTION")]
+
 Control = Literal["none", "mean-image", "shuffled", "text-only"]
 AnswerForm = Literal["free", "short", "letter", "caption", "region", "box", "answerable"]
 
@@ -15,7 +22,7 @@ AnswerForm = Literal["free", "short", "letter", "caption", "region", "box", "ans
 class Train:
     """Train one stage of a recipe, or a chain of them. Any field can follow: --model.connector q-former --steps 500."""
 
-    recipe: Positional[str | None] = None
+    recipe: MaybeRecipeName = None
     """A recipe or chain of `isthmus list`; `isthmus train NAME --help` shows every field with its value."""
     out: Path | None = None
     """The run folder, or the folder of a chain's runs; by default the next number under runs/RECIPE, in the current
@@ -36,7 +43,7 @@ class Train:
 class Compare:
     """Train every arm of a study and say which connector is better, by how much, and how sure that is."""
 
-    study: Positional[str]
+    study: StudyName
     """A study's name from `isthmus list`; `isthmus compare NAME --help` shows every field with its value."""
     out: Path | None = None
     """The study's folder, where finished trainings are not repeated; by default runs/studies/STUDY."""
@@ -50,7 +57,7 @@ class Compare:
 class Evaluate:
     """Ask a trained run the held-out questions of its tasks; save every prompt, answer and score."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder, or a chain's: each of its runs is then asked what the chain says."""
     tasks: tuple[str, ...] = ()
     """Names of benchmarks; none means all of them but world/grounding, which is for models trained on boxes. A run
@@ -79,11 +86,11 @@ class Evaluate:
 class Ask:
     """Ask a trained run one question about pictures, videos or sounds, and print the answer."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder."""
-    file: Positional[Path]
+    file: File
     """A file: a picture, a video or, for a run with an audio branch, a sound."""
-    question: Positional[str]
+    question: Question
     """The question. Files go in front of it, or each where <image>, <video> or <audio> stands for it."""
     also: tuple[Path, ...] = ()
     """Further files for the same question, after the first."""
@@ -113,7 +120,7 @@ class Ask:
 class Chat:
     """Talk with a trained run in the terminal: pictures, videos and sounds by path, answers word by word, history."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder."""
     image: tuple[Path, ...] = ()
     """Pictures for the first question; /image PATH attaches more at any time."""
@@ -137,7 +144,7 @@ class Chat:
 class Doctor:
     """Say whether a run learns: the signs beside what they should be, known failures by name, and what to do."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder, finished, going on or broken off; or a chain's: each of its runs is then looked at."""
     num: int = 64
     """Held-out samples for one more look at the weights; 0 reads the log alone."""
@@ -147,9 +154,9 @@ class Doctor:
 class Atlas:
     """Draw where each visual token of a picture was read: the attention of queries, or else the gradient."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder."""
-    file: Positional[Path]
+    file: File
     """A picture."""
     out: Path
     """The picture to write, such as atlas.png."""
@@ -163,7 +170,7 @@ class Atlas:
 class Curate:
     """Caption images with one model, rank the captions with another, and keep the best: CapFilt."""
 
-    images: Positional[Path]
+    images: File
     """A folder of images, or JSON lines of {"image": ..., "text": ...}, whose texts compete with the new ones."""
     out: Path
     """The folder to write; a curation that was stopped goes on there."""
@@ -197,7 +204,7 @@ class Curate:
 class Cost:
     """Tokens, parameters, FLOPs, KV bytes and training memory of a model, before any weight is loaded."""
 
-    recipe: Positional[str | None] = None
+    recipe: MaybeRecipeName = None
     """A name from `isthmus list`, a run folder, a model folder or a hub id; any field of the stage can follow, as for
     `train`: --model.encoder.tiles dynamic. With --shelf it may be left out."""
     image: tuple[str, ...] = ()
@@ -216,7 +223,7 @@ class Cost:
 class Check:
     """Print samples of a recipe as the model reads them, with supervised tokens marked; refuse empty label masks."""
 
-    recipe: Positional[str]
+    recipe: RecipeName
     """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
     num: int = 3
     """Samples to print from each source."""
@@ -228,7 +235,7 @@ class Check:
 class Import:
     """Make a run of a checkpoint of others: a native folder of transformers, or published connector weights."""
 
-    path: Positional[Path]
+    path: File
     """A folder in the format of transformers, or weights that a repository published (safetensors, .bin, .pth)."""
     to: Path
     """The run folder to write."""
@@ -240,7 +247,7 @@ class Import:
 class Export:
     """Write a run as a native folder of transformers, if the class says on real images what the run says."""
 
-    run: Positional[Path]
+    run: RunFolder
     """A run folder."""
     to: str
     """llava, vipllava (for a tower with its last norm), llava-next, blip2, instructblip, internvl or idefics2."""
@@ -261,7 +268,7 @@ class List:
 class Show:
     """Print a recipe's resolved stage, each value with where it comes from."""
 
-    recipe: Positional[str]
+    recipe: RecipeName
     """A name from `isthmus list`; any field of the stage can follow, as for `train`."""
     json: bool = False
     """Print the stage as the JSON that a run folder holds."""

@@ -28,6 +28,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert all(name in done.stdout for name in COMMANDS)
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [("ask", "RUN FILE QUESTION"), ("compare", "STUDY"), ("check", "RECIPE"), ("doctor", "RUN"), ("atlas", "RUN FILE")],
+)
+def test_help_names_what_is_given_by_place(command: str, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([command, "--help"])
+    assert capsys.readouterr().out.splitlines()[0].endswith(named)
+
+
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "isthmus", "trian"], capture_output=True, text=True)
     assert done.returncode == MISTAKE
