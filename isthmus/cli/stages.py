@@ -5,11 +5,8 @@ from pathlib import Path
 
 from rich.text import Text
 
-from isthmus import model as models
 from isthmus.branches import plan_inputs
 from isthmus.compare.blind import Blind
-from isthmus.config import from_json
-from isthmus.data import sources
 from isthmus.data.captions import captions_of
 from isthmus.data.check import check, check_captions
 from isthmus.data.prompts import split_turns
@@ -17,28 +14,25 @@ from isthmus.data.sample import Sample
 from isthmus.features import Plan
 from isthmus.model import Model
 from isthmus.runs import Run
-from isthmus.train.objectives import OBJECTIVES
-from isthmus.train.stage import AdamW, Cosine, Stage
+from isthmus.train.stage import TYPES as STAGE_TYPES
+from isthmus.train.stage import Stage, read_stage
 
-_MADE = (Stage, AdamW, Cosine, Blind, *OBJECTIVES.values())
-TYPES: dict[str, type] = {**models.TYPES, **sources.TYPES, **{made.__name__: made for made in _MADE}}
-"""Every config class that a stage may hold."""
+TYPES: dict[str, type] = {**STAGE_TYPES, Blind.__name__: Blind}
+"""Every config class that a saved stage may name, those of a study's blind arm among them."""
 
 
 def saved_stage(folder: Path) -> Stage:
     """The stage that a run folder was started with. Raises ValueError when the folder holds none."""
-    told = Run(folder).stage_json
+    run = Run(folder)
+    told = run.stage_json
     try:
-        stage = from_json(told["stage"], TYPES)
+        return read_stage(run, TYPES)
     except ValueError as error:
         version, commit = told.get("isthmus"), told.get("commit")
         raise ValueError(
             f"{folder} was saved by isthmus {version}{f', commit {commit}' if commit else ''}, and this one does not "
             f"read its stage: {error} Open it with that version, or train it again."
         ) from error
-    if not isinstance(stage, Stage):
-        raise ValueError(f"{folder} names a {type(stage).__name__} where a Stage belongs.")
-    return stage
 
 
 def checked_samples(stage: Stage, *, num: int, scan: int) -> Iterator[tuple[str, list[Text]]]:

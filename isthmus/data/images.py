@@ -15,7 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
@@ -43,8 +43,9 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Image.
         except Image.DecompressionBombError as error:
             raise ValueError(f"Image {name} is too large to open safely: {error}") from error
         except Exception as error:
+            why = "" if isinstance(error, UnidentifiedImageError) else f": {error}"
             raise ValueError(
-                f"Image {name} is not a readable {', '.join(FORMATS)} file ({len(content)} bytes): {error}"
+                f"Image {name} is not a readable {', '.join(FORMATS)} file ({len(content)} bytes){why}."
             ) from error
         width, height = image.size
         if width * height > max_pixels:

@@ -97,7 +97,8 @@ def looking(module: nn.Module, args: tuple[Any, ...]) -> Float[Tensor, "rows hea
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None], -math.inf)
-    return scores.softmax(dim=-1)
+    weights: Tensor = scores.softmax(dim=-1)
+    return weights
 
 
 def part_of(name: str) -> str:
