@@ -24,8 +24,8 @@ class Stage:
     """One training run as data. The resolved stage is saved as JSON in the run folder and reads back equal.
 
     Raises:
-        ValueError: nothing to train or no data, both or neither of `epochs` and `steps`, a batch that micro-batches
-            do not divide, or an objective that the model cannot give.
+        ValueError: nothing to train or no data, both or neither of `epochs` and `steps`, a number below its least,
+            sources of which some fill whole batches and others do not, or an objective that the model cannot give.
     """
 
     name: str
