@@ -156,7 +156,9 @@ def _start(stage: Stage, start: Path | None) -> dict[str, str] | None:
     """The run to start from, checked."""
     if stage.start_from is None:
         if start is not None:
-            raise ValueError(f"Stage {stage.name!r} starts from nothing, but {start} was given. Name it in `start_from` (--start-from).")
+            raise ValueError(
+                f"Stage {stage.name!r} starts from nothing, but {start} was given. Name it in `start_from` (--start-from)."
+            )
         return None
     if start is not None:
         run = Run(start)
