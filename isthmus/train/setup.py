@@ -157,8 +157,8 @@ def _start(stage: Stage, start: Path | None) -> dict[str, str] | None:
     if stage.start_from is None:
         if start is not None:
             raise ValueError(
-                f"Stage {stage.name!r} starts from nothing, but {start} was given. Name the recipe that it starts from in "
-                f"`start_from` (--start-from)."
+                f"Stage {stage.name!r} starts from nothing, but {start} was given. Name the recipe that it "
+                f"starts from in `start_from` (--start-from)."
             )
         return None
     if start is not None:
