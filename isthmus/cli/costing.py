@@ -56,10 +56,16 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
             f"Stage {stage.name!r} has no language model: --shelf compares connectors in front of one, and an image is "
             f"one view of one size there. Leave both out, or name a stage with a language model."
         )
+    if command.shelf and command.fit is not None:
+        raise ValueError(
+            "--shelf compares connectors, --fit says what one stage's training takes: ask for one of the two."
+        )
     if command.shelf:
-        yield shelf_table(stage, sizes[0], command.text_tokens)
+        for size in sizes:
+            yield shelf_table(stage, size, command.text_tokens)
     elif command.fit is not None:
-        yield fit_table(stage, read_bytes(command.fit), sizes[0], command.text_tokens)
+        for size in sizes:
+            yield fit_table(stage, read_bytes(command.fit), size, command.text_tokens)
     elif alone:
         yield from alignment_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
     else:
@@ -167,8 +173,9 @@ def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_toke
 def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -> Table:
     """One row a connector, with its default choices."""
     encoder, llm = getattr(stage.model.encoder, "name", "encoder"), stage.model.llm
+    ends = f"{encoder} and {'nothing' if llm is None else llm.name}"
     table = headed(
-        f"Every connector between {encoder} and {'nothing' if llm is None else llm.name}, {text_tokens} text tokens",
+        f"Every connector between {ends}{_of_size(image)}, {text_tokens} text tokens",
         ("connector", "visual tokens", "parameters", "FLOPs, forward", "FLOPs, all to the first token", "KV cache"),
     )
     for row in shelf(stage.model, image=image, text_tokens=text_tokens):
@@ -182,11 +189,16 @@ def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -
     return table
 
 
+def _of_size(image: tuple[int, int] | None) -> str:
+    """Of a picture whose size was named."""
+    return "" if image is None else f", {image[0]} x {image[1]} px"
+
+
 def fit_table(stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int) -> Table:
     """Which micro-batch fits, for each precision, with and without checkpointing."""
     learns = ", ".join(stage.train)
     table = headed(
-        f"{stage.name}, training {learns}, in {gib(budget)}",
+        f"{stage.name}{_of_size(image)}, training {learns}, in {gib(budget)}",
         ("precision", "checkpointing", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
     )
     passes = stage.passes if stage.model.llm is None else None

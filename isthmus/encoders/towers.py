@@ -80,6 +80,10 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+SAME = {"instructblip_vision_model": "blip_2_vision_model", "idefics2_vision": "siglip_vision_model"}
+"""Towers inside whole models that compute what another family does; from such a folder costs and shapes are read."""
+
+
 @functools.lru_cache(maxsize=32)
 def read_any(source: str) -> Any:
     """The config of any model, from its config.json alone; it is shared, so change a copy. Raises ValueError."""
@@ -108,6 +112,8 @@ def read_config(source: str) -> Any:
 def _vision_part(source: str) -> Any:
     whole = read_any(source)
     config = getattr(whole, "vision_config", whole)
+    if config.model_type in SAME:
+        config = _as_family(config, SAME[config.model_type])
     if config.model_type not in FAMILIES:
         raise ValueError(
             f"{source!r} is a {config.model_type!r} model, not a vision tower that can be used here: "
@@ -116,6 +122,14 @@ def _vision_part(source: str) -> Any:
     if config.model_type == TIMM:
         describe_timm(config, source)
     return config
+
+
+def _as_family(config: Any, kind: str) -> Any:
+    """The same numbers in the config of another family."""
+    made, given = transformers.AutoConfig.for_model(kind), config.to_dict()
+    for name in set(made.to_dict()) & set(given) - {"model_type", "transformers_version", "architectures"}:
+        setattr(made, name, given[name])
+    return made
 
 
 def commit_of(source: str) -> str:

@@ -1,7 +1,8 @@
 """A model of `transformers` as parts of ours, from its config.json alone: what `isthmus cost HUB-ID` counts.
 
-Llava, LlavaNext, InternVL and Blip2 (with a decoder-only language model) are understood; of any other the parts can be
-named one by one. Checked against: the parameter counts of the native classes on the meta device (tests/measure).
+Llava, VipLlava (of one vision layer), LlavaNext, InternVL, Blip2, InstructBlip and Idefics2 are understood; of any
+other the parts can be named one by one. Checked against: the parameter counts of the native classes on the meta device
+(tests/measure).
 """
 
 from dataclasses import replace
@@ -9,18 +10,25 @@ from typing import Any, Literal
 
 import transformers
 
-from isthmus.connectors import MlpConfig, PixelShuffleConfig, QFormerConfig
+from isthmus.connectors import (
+    ConnectorConfig,
+    Idefics2Config,
+    InstructQFormerConfig,
+    MlpConfig,
+    PixelShuffleConfig,
+    QFormerConfig,
+)
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles, DynamicTiles
 from isthmus.encoders.towers import native_size
-from isthmus.llms import CausalLM
+from isthmus.llms import CausalLM, EncoderDecoderLM, LLMConfig
 from isthmus.measure.known import local_name
 from isthmus.model import Model
 from isthmus.weights import resolve_model
 
 Precision = Literal["float32", "bfloat16", "float16"]
-KINDS = ("llava", "llava_next", "internvl", "blip-2")
+KINDS = ("llava", "vipllava", "llava_next", "internvl", "blip-2", "instructblip", "idefics2")
 
 
 def native_model(name: str) -> Model:
@@ -43,17 +51,26 @@ def native_model(name: str) -> Model:
             f"a recipe and name the parts: --model.encoder.name, --model.connector, --model.llm.name."
         )
     precision = _precision(config)
+    if config.model_type in ("blip-2", "instructblip"):
+        return _soft_prompt(place, config, precision)
     llm = CausalLM(name=place, precision=precision)
-    if config.model_type == "blip-2":
-        return Model(encoder=_tower(place, config, precision, (-1,), True), connector=_qformer(config), llm=llm)
+    if config.model_type == "idefics2":
+        tower = replace(_tower(place, config, precision, (-1,), False), final_norm=True)
+        return Model(encoder=tower, connector=_idefics2(config), llm=llm)
     layer = config.vision_feature_layer
     layers = tuple(layer) if isinstance(layer, (list, tuple)) else (layer,)
-    kept = config.vision_feature_select_strategy == "full"
+    kept = getattr(config, "vision_feature_select_strategy", "default") == "full"
     encoder = _tower(place, config, precision, layers, kept)
     if config.model_type == "internvl":
         shuffle = PixelShuffleConfig(factor=round(1 / config.downsample_ratio))
         tiled = replace(encoder, tiles=DynamicTiles(), final_norm=layers == (-1,))
         return Model(encoder=tiled, connector=shuffle, arrange=Concatenate(), llm=llm)
+    if config.model_type == "vipllava":
+        if len(layers) > 1:
+            raise ValueError(
+                f"{name!r} joins the vision layers {layers} behind one norm: VipLlava of one is understood."
+            )
+        return Model(encoder=replace(encoder, final_norm=True), connector=MlpConfig(), llm=llm)
     if config.model_type == "llava":
         return Model(encoder=encoder, connector=MlpConfig(), arrange=Concatenate(), llm=llm)
     side = encoder.image_size
@@ -67,11 +84,18 @@ def _tower(place: str, config: Any, precision: Precision, layers: tuple[int, ...
     return VisionEncoder(name=place, image_size=side, layers=layers, class_token=class_token, precision=precision)
 
 
-def _qformer(config: Any) -> QFormerConfig:
-    if not config.use_decoder_only_language_model:
-        raise ValueError("Of Blip2 models those with a decoder-only language model (OPT) are understood here.")
+def _soft_prompt(place: str, config: Any, precision: Precision) -> Model:
+    """Blip2 and InstructBlip, before a decoder or in front of an encoder-decoder."""
+    made = CausalLM if config.use_decoder_only_language_model else EncoderDecoderLM
+    llm: LLMConfig = made(name=place, precision=precision)
+    encoder = _tower(place, config, precision, (-1,), True)
+    return Model(encoder=encoder, connector=_qformer(config), llm=llm, placement="before-bos")
+
+
+def _qformer(config: Any) -> ConnectorConfig:
     inner = config.qformer_config
-    return QFormerConfig(
+    reads = config.model_type == "instructblip"
+    qformer = QFormerConfig(
         num_queries=config.num_query_tokens,
         width=inner.hidden_size,
         layers=inner.num_hidden_layers,
@@ -79,6 +103,22 @@ def _qformer(config: Any) -> QFormerConfig:
         ffn_width=inner.intermediate_size,
         cross_every=inner.cross_attention_frequency,
         dropout=inner.hidden_dropout_prob,
+        text=reads,
+        vocabulary=inner.vocab_size,
+        positions=inner.max_position_embeddings,
+    )
+    return InstructQFormerConfig(qformer=qformer, max_text_tokens=min(128, qformer.positions)) if reads else qformer
+
+
+def _idefics2(config: Any) -> Idefics2Config:
+    inner = config.perceiver_config
+    return Idefics2Config(
+        num_latents=inner.resampler_n_latents,
+        layers=inner.resampler_depth,
+        heads=inner.resampler_n_heads,
+        kv_heads=inner.num_key_value_heads,
+        head_width=inner.resampler_head_dim,
+        project_width=config.get_text_config().intermediate_size,
     )
 
 

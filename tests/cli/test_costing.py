@@ -68,6 +68,19 @@ def test_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.count("does not fit") == 2
 
 
+def test_every_size_that_is_named_gets_its_table(capsys: pytest.CaptureFixture[str]) -> None:
+    tiled = ("llava15/tiny-stage1", "--model.encoder.tiles", "anyres", "--image", "96x96", "192x192")
+    shelf, fit = said(capsys, *tiled, "--shelf"), said(capsys, *tiled, "--fit", "2GiB")
+    for text, rows in ((shelf, " linear "), (fit, " bfloat16 ")):
+        assert "96 x 96 px" in text
+        assert "192 x 192 px" in text
+        found = [line for line in text.splitlines() if rows in line]
+        assert len(found) == 2 * (1 if text is shelf else 2)
+        assert found[0] != found[-1]
+    assert main(["cost", "--shelf", "--fit", "2GiB"]) == 2
+    assert "ask for one of the two" in capsys.readouterr().err
+
+
 def test_a_hub_id_that_the_package_knows(capsys: pytest.CaptureFixture[str]) -> None:
     assert "20,979,712" in said(capsys, "llava-hf/llava-1.5-7b-hf")
 
@@ -104,6 +117,16 @@ def test_what_fits_without_a_language_model(capsys: pytest.CaptureFixture[str]) 
 def test_what_a_first_stage_has_not(capsys: pytest.CaptureFixture[str], options: tuple[str, ...]) -> None:
     assert main(["cost", "blip2/tiny-stage1", *options]) == 2
     assert "has no language model" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_every_recipe_has_its_cost_without_a_network(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The hub is never asked, whatever models the recipe names: their numbers are in the package."""
+    text = said(capsys, name)
+    learnt = next(line for line in text.splitlines() if " all" in line)
+    assert any(int(cell.replace(",", "")) > 0 for cell in learnt.split() if cell.replace(",", "").isdigit())
+    assert "memory to train" in text
 
 
 def test_branches_are_printed() -> None:

@@ -1,5 +1,6 @@
 """What fits into a given memory, the shelf side by side, the formulas, and models named by their native config."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +14,22 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
+    VipLlavaConfig,
 )
 
-from isthmus.connectors import CONNECTORS, MlpConfig
+from isthmus.connectors import CONNECTORS, InstructQFormerConfig, MlpConfig, QFormerConfig
 from isthmus.connectors.arrange import Anyres
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles
-from isthmus.llms import CausalLM
+from isthmus.features import LLMShape
+from isthmus.llms import CausalLM, EncoderDecoderLM, LLMConfig
 from isthmus.measure import cost, fits, formulas, native_model, read_bytes, shelf, training_memory
-from isthmus.measure.known import local_name
+from isthmus.measure.known import local_name, offline
 from isthmus.model import Model
+
+sys.path.append(str(Path(__file__).parent.parent / "exchange"))
+
+import tiny_natives as tiny
 
 GIB = 2**30
 
@@ -153,6 +160,66 @@ def test_parameters_of_the_native_class(name: str) -> None:
         2 * 1_408 if name.startswith("Salesforce") else 0
     )
     assert 0 <= tower - bill.encoder.parameters < tower / 20
+
+
+WHOLE = {
+    "blip2-opt": tiny.blip2(tiny.opt()),
+    "blip2-t5": tiny.blip2(tiny.t5()),
+    "instructblip-opt": tiny.instructblip(tiny.opt()),
+    "instructblip-t5": tiny.instructblip(tiny.t5()),
+    "idefics2": tiny.idefics2(),
+    "internvl": tiny.internvl(),
+    "llava-next": tiny.llava_next(),
+}
+
+
+@pytest.mark.parametrize("name", list(WHOLE))
+def test_a_folder_of_every_class_that_runs_go_out_to_has_its_cost(name: str, tmp_path: Path) -> None:
+    WHOLE[name].save_pretrained(tmp_path)
+    with torch.device("meta"):
+        native = AutoModelForImageTextToText.from_config(WHOLE[name])
+    counts = {key: one.numel() for key, one in native.named_parameters()}
+    tower = sum(count for key, count in counts.items() if "vision" in key)
+    own = 2 * 16 if "blip" in name else 0  # ln_vision stands in the tower there
+    bill = cost(native_model(str(tmp_path)), text_tokens=4)
+    assert (
+        bill.llm.parameters + bill.connector.parameters + bill.arrange.parameters == sum(counts.values()) - tower + own
+    )
+    assert bill.visual_tokens == {"idefics2": 5, "internvl": 4, "llava-next": 16 + 4 * 5}.get(name, 5)
+
+
+def test_a_vipllava_of_one_layer_has_its_norm_in_the_tower(tmp_path: Path) -> None:
+    config = VipLlavaConfig(vision_config=tiny.clip(), text_config=tiny.llama(), vision_feature_layer=-1)
+    config.save_pretrained(tmp_path)
+    model = native_model(str(tmp_path))
+    with torch.device("meta"):
+        native = AutoModelForImageTextToText.from_config(config)
+    projector = sum(one.numel() for key, one in native.named_parameters() if "projector" in key)
+    assert cost(model).connector.parameters + 2 * 16 == projector
+    VipLlavaConfig(vision_config=tiny.clip(), text_config=tiny.llama()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="VipLlava of one is understood"):
+        native_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "parameters"),
+    [
+        ("openlm-research/open_llama_3b_v2", CausalLM, 3_426_473_600),
+        ("NousResearch/Nous-Hermes-2-Yi-34B", CausalLM, 34_388_917_248),
+        ("Qwen/Qwen1.5-7B-Chat", CausalLM, 7_721_324_544),
+        ("lmsys/vicuna-7b-v1.1", CausalLM, 6_738_415_616),
+        ("google/flan-t5-xl", EncoderDecoderLM, 2_849_757_184 - 32_128 * 2_048),  # `transformers` 5 ties T5's head
+    ],
+)
+def test_known_language_models_have_their_published_size(name: str, made: type[LLMConfig], parameters: int) -> None:
+    assert made(name=local_name(name)).parameters() == parameters
+
+
+def test_what_a_connector_starts_from_is_not_read_for_its_cost() -> None:
+    absent = QFormerConfig(text=True, start_from="owner/absent")
+    model = replace(small(), connector=InstructQFormerConfig(qformer=absent))
+    target = LLMShape(embedding_width=2_560, hidden_width=2_560, num_layers=32)
+    assert cost(model).connector.parameters == absent.parameters(offline(model).source(), target)
 
 
 def test_other_kinds_are_refused_with_a_way_out(tmp_path: Path) -> None:
