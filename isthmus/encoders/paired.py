@@ -115,8 +115,8 @@ class PairedTowers(Encoder):
         flat = [rearrange(ready.pixels, "views c h w -> views 1 1 (c h w)") for ready in (one, other)]
         return dataclasses.replace(one, pixels=torch.cat(flat, dim=-1))
 
-    def forward(self, pixels: Float[Tensor, "views 1 1 numbers"]) -> Features:
-        """Each tower on its own part. Raises ValueError for other pixels than `prepare` makes."""
+    def parts(self, pixels: Float[Tensor, "views 1 1 numbers"]) -> tuple[Tensor, Tensor]:
+        """For each tower [views, 3, side, side]. Raises ValueError for other pixels than `prepare` makes."""
         sides = (self.config.first.image_size, self.config.second.image_size)
         counts = [3 * side**2 for side in sides]
         if pixels.shape[-1] != sum(counts):
@@ -124,8 +124,13 @@ class PairedTowers(Encoder):
                 f"PairedEncoder reads {counts[0]} + {counts[1]} numbers a view, but {pixels.shape[-1]} came. Use "
                 f"prepare(image)."
             )
-        parts = zip(torch.split(pixels, counts, dim=-1), sides, strict=True)
-        given = [rearrange(part, "views 1 1 (c h w) -> views c h w", c=3, h=side) for part, side in parts]
+        one, other = torch.split(pixels, counts, dim=-1)
+        lying = "views 1 1 (c h w) -> views c h w"
+        return rearrange(one, lying, c=3, h=sides[0]), rearrange(other, lying, c=3, h=sides[1])
+
+    def forward(self, pixels: Float[Tensor, "views 1 1 numbers"]) -> Features:
+        """Each tower on its own part. Raises ValueError for other pixels than `prepare` makes."""
+        given = self.parts(pixels)
         one: Features = self.first(given[0])
         other: Features = self.second(given[1])
         return dataclasses.replace(one, levels=(*one.levels, other.tokens, *other.levels))

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from isthmus.data.sample import Sample
+from isthmus.encoders.paired import PairedTowers
 from isthmus.features import Features, Grid, Plan, Text
 from isthmus.measure.signs import cross_attentions, looking, mean_cosine
 from isthmus.model import VisionLanguageModel
@@ -68,7 +69,8 @@ def atlas(model: VisionLanguageModel, sample: Sample) -> Atlas:
     maps = _moved(model, features, text) if found is None else found
     own = looked.plans[0].views
     shares = maps[own.start : own.stop] / maps[own.start : own.stop].sum(dim=-1, keepdim=True).clamp(min=1e-30)
-    pictures = tuple(_picture(pixels[view]) for view in own)
+    shown = encoder.parts(pixels)[0] if isinstance(encoder, PairedTowers) else pixels
+    pictures = tuple(_picture(shown[view]) for view in own)
     return Atlas(kind=kind, maps=shares.cpu(), grid=features.grid, views=pictures)
 
 

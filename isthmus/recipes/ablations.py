@@ -94,7 +94,7 @@ def with_stage1() -> Study:
             ),
         ),
         seeds=SEEDS,
-        tune_rates=(5e-4, 1.5e-3),
+        tune_rates=(1.5e-4, 5e-4, 1.5e-3),
         tune_seeds=(101,),
         tune_fraction=0.4,
         tasks=("world/attribute", "world/position", "world/count"),

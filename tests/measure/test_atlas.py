@@ -9,9 +9,15 @@ from PIL import Image
 from tiny_models import save_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
-from isthmus.connectors import AveragePoolConfig, ConnectorConfig, InstructQFormerConfig, QFormerConfig
+from isthmus.connectors import (
+    AveragePoolConfig,
+    ChannelConcatConfig,
+    ConnectorConfig,
+    InstructQFormerConfig,
+    QFormerConfig,
+)
 from isthmus.data.sample import Sample, Turn
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import PairedEncoder, VisionEncoder
 from isthmus.features import Grid
 from isthmus.llms import CausalLM
 from isthmus.measure.atlas import SIDE, Atlas, atlas, draw
@@ -77,6 +83,19 @@ def test_a_querys_map_is_its_attention(parts: tuple[VisionEncoder, CausalLM]) ->
     even = atlas(model, SAMPLE)
     assert torch.allclose(even.maps, torch.full((1, 3, 16), 1 / 16), atol=1e-6)
     assert (even.patches_seen, even.likeness) == (pytest.approx(16, rel=1e-4), pytest.approx(1, rel=1e-4))
+
+
+def test_two_towers_are_drawn_on_what_the_first_saw(parts: tuple[VisionEncoder, CausalLM]) -> None:
+    pair = PairedEncoder(first=parts[0], second=parts[0])
+    torch.manual_seed(1)
+    model = VisionLanguageModel(Model(encoder=pair, connector=ChannelConcatConfig(), llm=parts[1])).eval()
+    found = atlas(model, SAMPLE)
+    assert found.maps.shape == (1, 16, 16)
+    assert torch.allclose(found.maps[0], torch.eye(16), atol=1e-5)
+    assert found.views[0].size == (32, 32)
+    red, green, _ = found.views[0].split()
+    assert red.getpixel((4, 8)) > 200
+    assert green.getpixel((4, 8)) < 60
 
 
 def test_a_connector_that_reads_text_reads_the_question(parts: tuple[VisionEncoder, CausalLM]) -> None:
