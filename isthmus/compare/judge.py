@@ -79,7 +79,7 @@ def _leader(results: Results, ranked: Sequence[ArmVerdict], comparisons: Sequenc
     said = []
     for word, phrase in (
         ("not separable", "not separable from it at this budget"),
-        ("within the margin", "equal to it within the margin"),
+        ("within the margin", "behind it by less than the margin"),
         ("not converged", "not converged, so not judged"),
     ):
         arms = [verdict.arm for verdict in ranked if said_of.get(verdict.arm) == word]
@@ -117,7 +117,7 @@ def _others(ranked: Sequence[ArmVerdict], comparisons: Sequence[Comparison]) -> 
             "better": "worse than the best arm",
             "worse": "better than the best arm",
             "not separable": "not separable at this budget",
-            "within the margin": "equal within the margin",
+            "within the margin": "behind by less than the margin",
             "not converged": f"not converged ({verdict.rise} over the last fifth of training), so not judged",
         }[comparison.word]
         if comparison.word == "not separable" and difference.excludes_zero:

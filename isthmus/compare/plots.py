@@ -3,6 +3,7 @@
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
@@ -20,6 +21,8 @@ from isthmus.compare.table import short_count
 PALETTE = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#dc2626", "#0891b2", "#ca8a04", "#db2777", "#4d7c0f", "#475569")
 MARKERS = ("o", "s", "^", "D")
 """The shape of an arm's point: another one when the colours begin again."""
+_TITLE = 26
+"""Characters in a line of a small panel's title."""
 BLIND = "#94a3b8"
 INK, FAINT, RULE = "#1e293b", "#64748b", "#e2e8f0"
 STYLE: Any = {
@@ -138,10 +141,12 @@ def families(results: Results) -> str:
     columns = 4
     rows = max(1, math.ceil(len(results.tasks) / columns))
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(9.2, 0.45 + rows * (0.62 + 0.2 * len(arms)), rows, columns)
+        titles = [textwrap.fill(task.title, _TITLE) for task in results.tasks]
+        lines = 1 + max((title.count("\n") for title in titles), default=0)
+        figure, axes = _figure(9.2, 0.45 + rows * (0.48 + 0.14 * lines + 0.2 * len(arms)), rows, columns)
         paint = colours(results.arms, results.blind_arm)
         for place, (ax, task) in enumerate(zip(axes, results.tasks, strict=False)):
-            ax.set_title(f"{task.title}", fontsize=8.5)
+            ax.set_title(titles[place], fontsize=8.5)
             for y, arm in enumerate(arms):
                 control = "text-only" if arm == results.blind_arm else "none"
                 values = list(results.accuracy(arm, (task.name,), control).values())

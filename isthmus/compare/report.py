@@ -26,7 +26,7 @@ FIELD_NAMES = {
     "better": "clearly higher",
     "worse": "clearly lower",
     "not separable": "not separable at this budget",
-    "within the margin": "equal within the margin",
+    "within the margin": "higher by less than the margin",
     "not converged": "lower arm not converged: not judged",
 }
 

@@ -57,7 +57,7 @@ def standing(verdict: Verdict, arm: str) -> str:
         "better": "worse",
         "worse": "better",
         "not separable": "not separable",
-        "within the margin": "equal within margin",
+        "within the margin": "within the margin",
         "not converged": "not converged",
     }[word]
 

@@ -2,8 +2,8 @@
 
 Rules. Arms are compared by the paired difference over seeds. An interval (95%, Student) that holds zero, or a p-value
 that Holm's correction over all pairs of arms lifts above 0.05, is "not separable at this budget". A clear difference
-below the study's margin is "equal within the margin". An arm whose accuracy still rose by a point or more over the last
-fifth of its training is "not converged", and never called worse.
+below the study's margin is "behind by less than the margin". An arm whose accuracy still rose by a point or more over
+the last fifth of its training is "not converged", and never called worse.
 """
 
 import itertools
