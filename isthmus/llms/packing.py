@@ -2,7 +2,7 @@
 
 Every row keeps its positions from 0 on and sees itself alone: `transformers` parts sequences where position ids start
 anew (`masking_utils.find_packed_sequence_indices`), in the models that hand their position ids to the mask. Checked
-against: the same rows unpacked, losses and gradients (tests/llms/test_packing.py).
+against: the same rows unpacked, losses and gradients (tests/llms/test_packed_rows.py).
 """
 
 from collections.abc import Sequence
