@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 
 from isthmus.measure.doctor import judge
-from isthmus.runs import BEST_FILE, FINISHED_FILE, Run
+from isthmus.runs import BEST_FILE, FINISHED_FILE, STAGE_FILE, Run
 from isthmus.train import checkpoint, sharding
 from isthmus.train.journal import Journal
 from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.progress import Progress, ProgressDisplay
-from isthmus.train.setup import Setup, open_folder, set_up
+from isthmus.train.setup import Setup, clear_folder, open_folder, set_up
 from isthmus.train.stage import Stage
 from isthmus.train.steps import Steps, check_finite
 from isthmus.train.validate import Best, validate
@@ -44,8 +44,8 @@ def train(
 
     Raises:
         ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
-            loss is not finite; `shard` with one process or no language model; `pack` with a
-            model that cannot.
+            loss is not finite; `shard` with one process or no language model; `pack` with a model that cannot. What is
+            refused before its first step leaves no run behind.
         OSError: no space is left to save in; the save before stays intact.
     """
     # Where only some objectives of alignment are asked for, heads and streams of the others get no gradient.
@@ -57,8 +57,14 @@ def train(
         torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
     ):
+        begun = (folder / STAGE_FILE).is_file()
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
-            setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard, pack=pack)
+            try:
+                setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard, pack=pack)
+            except ValueError:
+                if not begun and accelerator.is_main_process:
+                    clear_folder(folder)
+                raise
             display.tell(setup.what_learns())
             Training(setup, folder, display=display, tensorboard=tensorboard).run()
     accelerator.wait_for_everyone()

@@ -152,6 +152,13 @@ def _open_folder(stage: Stage, folder: Path, *, resume: bool, start: Path | None
     checkpoint.remove_leftovers(folder)
 
 
+def clear_folder(folder: Path) -> None:
+    """Take back what `open_folder` made for a stage that was refused then: the mended one may have the folder."""
+    (folder / STAGE_FILE).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _start(stage: Stage, start: Path | None) -> dict[str, str] | None:
     """The run to start from, checked."""
     if stage.start_from is None:

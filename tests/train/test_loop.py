@@ -96,6 +96,17 @@ def test_resuming_a_finished_run_does_nothing(root: Path, tmp_path: Path, monkey
     assert content(go(stage, tmp_path / "run", resume=True).folder) == before
 
 
+def test_a_stage_that_is_refused_leaves_its_folder_to_the_mended_one(root: Path, tmp_path: Path) -> None:
+    stage = tiny_stage(root, steps=2)
+    with pytest.raises(ValueError, match="nothing_there"):
+        go(dataclasses.replace(stage, train=("nothing_there",)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    go(stage, tmp_path / "run")
+    with pytest.raises(ValueError, match="nothing_there"):
+        go(dataclasses.replace(stage, train=("nothing_there",)), tmp_path / "other")
+    assert (tmp_path / "run" / "finished.json").is_file()
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(root: Path, tmp_path: Path) -> None:
     stage = tiny_stage(root, steps=2)
     go(stage, tmp_path / "run")
