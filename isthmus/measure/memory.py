@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from isthmus.adapters import MARK, Lora, add_lora
 from isthmus.connectors import ConnectorConfig
 from isthmus.encoders import EncoderConfig, PairedEncoder, StackedVisionEncoder, VisionEncoder
-from isthmus.features import Features, FeatureShape, LLMShape
+from isthmus.features import Features, FeatureShape, LLMShape, Text
 from isthmus.llms import LLMConfig
 from isthmus.measure.cost import Cost, PartCost, cost
 from isthmus.measure.known import offline
@@ -100,8 +100,9 @@ def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
     """Bytes that autograd keeps of one sample: encoder, connector, language model, and the logits of the text."""
     assert model.llm is not None
     source, target = model.source(), model.target()
+    learns, looks = bill.connector.learned > 0, bill.encoder.learned > 0
     kept = _connector_activations(
-        model.connector, source, target, bill.views, bill.connector.learned > 0, encoder=bill.encoder.learned > 0
+        model.connector, source, target, bill.views, learns, encoder=looks, text_tokens=bill.text_tokens
     )
     kept += tower_activations(model.encoder, bill.views) if bill.encoder.learned else 0
     if bill.encoder.learned or bill.connector.learned or bill.arrange.learned or bill.llm.learned:
@@ -110,13 +111,26 @@ def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
 
 
 def _connector_activations(
-    config: ConnectorConfig, source: FeatureShape, target: LLMShape, views: int, learns: bool, *, encoder: bool = False
+    config: ConnectorConfig,
+    source: FeatureShape,
+    target: LLMShape,
+    views: int,
+    learns: bool,
+    *,
+    encoder: bool = False,
+    text_tokens: int = 1,
 ) -> int:
+    """Of all views; a connector that reads the question reads so many tokens for each of them."""
     with torch.device("meta"):
         connector = config.build(source, target)
     connector.requires_grad_(learns)
     blank = _blank(source, views).requires_grad_(encoder)
-    return kept_bytes(connector, lambda: connector(_features(source, blank)).tokens)
+    if config.instruction is None:
+        return kept_bytes(connector, lambda: connector(_features(source, blank)).tokens)
+    words = min(max(1, text_tokens), config.instruction.max_tokens)
+    ids = torch.empty(views, words, dtype=torch.long, device="meta")
+    text = Text(ids=ids, mask=torch.empty_like(ids, dtype=torch.bool))
+    return kept_bytes(connector, lambda: connector(_features(source, blank), text).tokens)
 
 
 def tower_activations(encoder: EncoderConfig, views: int) -> int:

@@ -120,6 +120,7 @@ def test_what_a_first_stage_has_not(capsys: pytest.CaptureFixture[str], options:
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:At least one mel filter")  # of the published AST extractor itself
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_every_recipe_has_its_cost_without_a_network(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The hub is never asked, whatever models the recipe names: their numbers are in the package."""
