@@ -10,9 +10,9 @@ Arms, each in a process of its own, one after another in every round; times are 
               image's keys and values computed again in every pass: how the released code goes about it
     shared    the same, captions padded to the longest of the batch, keys and values computed once an image
     isthmus   ITC, ITM and ITG over one reading
-All have the same weights, the same dropout rate and the same negatives; losses and gradients are compared first,
-without dropout. The machine's matrix rate is that of the feed-forward's own product; what an arm reaches of it is by
-its own products, which torch counts (GFLOP a pair).
+All have the same weights, the same dropout rate (the first two by torch's own dropout) and the same negatives; losses
+and gradients are compared first, without dropout. The machine's matrix rate is that of the feed-forward's own product;
+what an arm reaches of it is by its own products, which torch counts (GFLOP a pair).
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.connectors import QFormerConfig
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.qformer import QFormer
 from isthmus.connectors.qformer_layers import Attention, QFormerLayer
 from isthmus.data.collate import Batch
@@ -77,10 +78,12 @@ class Alone(VisionLanguageModel):
         self.connector = connector
 
 
-def problem(size: Size) -> tuple[QFormer, Batch, Negatives]:
+def problem(size: Size, arm: str) -> tuple[QFormer, Batch, Negatives]:
     """Weights, a batch and its negatives, the same ones every time."""
     torch.manual_seed(0)
     module = size.config.build_alone(size.source).train()
+    if arm != "isthmus":
+        use_torch_dropout(module)
     rows, width = size.batch, size.source.width
     lengths = torch.linspace(size.shortest, size.longest, rows).round().long()[torch.randperm(rows)]
     mask = torch.arange(size.longest)[None] < lengths[:, None]
@@ -118,6 +121,14 @@ def set_dropout(module: nn.Module, rate: float) -> None:
     for part in module.modules():
         if isinstance(part, nn.Dropout):
             part.p = rate
+
+
+def use_torch_dropout(module: nn.Module) -> None:
+    """torch's own dropout in place of ours, which draws its masks faster."""
+    for parent in list(module.modules()):
+        for name, part in list(parent.named_children()):
+            if isinstance(part, Dropout):
+                setattr(parent, name, nn.Dropout(part.p))
 
 
 def ours(module: QFormer, batch: Batch, drawn: Negatives) -> Tensor:
@@ -244,7 +255,7 @@ def check_equal(size: Size) -> float:
     """The largest difference of the three arms' gradients, against the largest gradient. Fails above 1e-3."""
     found = {}
     for name, make in ARMS.items():
-        module, batch, drawn = problem(size)
+        module, batch, drawn = problem(size, name)
         set_dropout(module, 0.0)
         total = make(size)(module, batch, drawn)
         total.backward()  # type: ignore[no-untyped-call]
@@ -271,7 +282,7 @@ class Measured:
 
 def measure(name: str, size: Size, steps: int, *, bf16: bool = False) -> Measured:
     """So many steps of one arm, after one to warm up."""
-    module, batch, drawn = problem(size)
+    module, batch, drawn = problem(size, name)
     before = peak_mib()
     spent = []
     for _ in range(steps + 1):
@@ -297,7 +308,7 @@ def step(name: str, size: Size, module: QFormer, batch: Batch, drawn: Negatives,
 
 def profile(name: str, size: Size, *, bf16: bool = False, rows: int = 8) -> str:
     """A table of the operations that took most of one step's time, after a step to warm up."""
-    module, batch, drawn = problem(size)
+    module, batch, drawn = problem(size, name)
     step(name, size, module, batch, drawn, bf16=bf16)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         step(name, size, module, batch, drawn, bf16=bf16)
@@ -325,7 +336,7 @@ def matrix_rate(size: Size, *, bf16: bool = False) -> float:
 
 def gflop_a_pair(name: str, size: Size) -> float:
     """Forward and backward of an arm, counted by torch."""
-    module, batch, drawn = problem(size)
+    module, batch, drawn = problem(size, name)
     with FlopCounterMode(display=False) as counter:
         step(name, size, module, batch, drawn)
     return float(counter.get_total_flops()) / size.batch / 1e9

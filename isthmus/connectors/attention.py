@@ -6,6 +6,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from isthmus.connectors.dropout import drop
+
 
 def attend(
     queries: Float[Tensor, "rows places width"],
@@ -32,6 +34,6 @@ def attend(
     else:
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         weights = torch.softmax(scores if bias is None else scores + bias, dim=-1)
-        answer = functional.dropout(weights, dropout) @ v
+        answer = drop(weights.to(v.dtype), dropout) @ v
     joined: Tensor = rearrange(answer, "rows heads places inner -> rows places (heads inner)")
     return joined

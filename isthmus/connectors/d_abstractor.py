@@ -19,6 +19,7 @@ from torch.nn import functional
 from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.deformable import DeformableAttention, reference_points, start_around
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.fit import check_counts, check_dropout, check_features, check_heads, check_patches_only
 from isthmus.connectors.honeybee_mlp import check_eos, initialise, make_table
 from isthmus.connectors.key_map import Entry, KeyMap
@@ -207,7 +208,7 @@ class DAbstractorLayer(nn.Module):
         self.widen = nn.Linear(width, config.ffn_width)
         self.narrow = nn.Linear(config.ffn_width, width)
         self.last_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(
         self,

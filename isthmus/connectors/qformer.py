@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
 from isthmus.connectors.normed_linear import normed_linears
 from isthmus.connectors.packing import Groups, Packing
@@ -186,7 +187,7 @@ class QFormer(Connector):
         self.words = nn.Embedding(config.vocabulary, width) if config.text else None
         self.positions = nn.Embedding(config.positions, width) if config.text else None
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             QFormerLayer(
                 width,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.connectors.attention import attend
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.packing import Groups, Packing
 
 NORM_EPS = 1e-12
@@ -65,7 +66,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(source, width)
         self.out = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def pair(self, source: Float[Tensor, "*sources channels"]) -> Pair:
         """Keys and values of what is looked at."""
@@ -102,7 +103,7 @@ class FeedForward(nn.Module):
         self.widen = nn.Linear(width, inner)
         self.narrow = nn.Linear(inner, width)
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Float[Tensor, "*places width"]) -> Float[Tensor, "*places width"]:
         """Every place alone."""

@@ -10,6 +10,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.qformer import QFormerConfig, initialise
 from isthmus.connectors.qformer_layers import NORM_EPS, QFormerLayer, Sight
 from isthmus.features import Features
@@ -21,7 +22,7 @@ class QueryStack(nn.Module):
     def __init__(self, config: QFormerConfig, source: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(
             QFormerLayer(
                 config.width,

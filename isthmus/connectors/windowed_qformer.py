@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from isthmus.connectors.base import Connector, ConnectorConfig
+from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.fit import check_counts, check_features, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.qformer import QFormerConfig
@@ -119,7 +120,7 @@ class WindowedQFormer(Connector):
         self.queries = nn.Parameter(torch.empty(config.query_side**2, in_dim).normal_(std=in_dim**-0.5))
         self.positions = nn.Parameter(torch.empty(config.window_side**2, in_dim).normal_(std=in_dim**-0.5))
         self.stack = QueryStack(config.sizes(in_dim), in_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.project = nn.Linear(in_dim, out_dim)
 
     def forward(self, features: Features) -> VisualTokens:
