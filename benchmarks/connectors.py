@@ -14,7 +14,6 @@ import argparse
 import json
 import multiprocessing
 import random
-import re
 import statistics
 import time
 import warnings
@@ -29,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks import peaks
 from benchmarks.references import make_reference
 from benchmarks.references.cases import UNTIMED, Case, make_case, make_inputs
 from isthmus.connectors import CONNECTORS, Connector
@@ -134,19 +134,11 @@ def peak_mib(name: str, which: str, args: argparse.Namespace) -> float | None:
         torch.cuda.reset_peak_memory_stats()
         passes(arm, args.device)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not status.exists():
+    if not Path("/proc/self/clear_refs").exists():
         return None
-    clear.write_text("5")  # the high-water mark starts again
-    before = _kib(status, "VmRSS")
+    before = peaks.forget_peak()
     passes(arm, args.device)
-    return (_kib(status, "VmHWM") - before) / 1024
-
-
-def _kib(status: Path, field: str) -> int:
-    found = re.search(rf"^{field}:\s+(\d+) kB", status.read_text(), re.MULTILINE)
-    assert found is not None, field
-    return int(found[1])
+    return peaks.peak_mib() - before
 
 
 def _apart(work: Callable[..., Any], name: str, *given: Any) -> Any:

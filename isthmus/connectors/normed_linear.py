@@ -14,12 +14,21 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
-def normed_linears(tokens: Tensor, norm: nn.LayerNorm, layers: list[nn.Linear]) -> tuple[Tensor, ...]:
-    """`layer(norm(tokens))` of each layer."""
+def standardised(tokens: Tensor, norm: nn.LayerNorm) -> Tensor | None:
+    """Features that need no gradient, before gain and shift; norms of one epsilon share them. `None` for others."""
     if tokens.requires_grad or not torch.is_grad_enabled():
+        return None
+    return nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
+
+
+def normed_linears(
+    tokens: Tensor, norm: nn.LayerNorm, layers: list[nn.Linear], *, plain: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """`layer(norm(tokens))` of each layer; `plain` is `standardised(tokens, norm)`, where it is there already."""
+    plain = standardised(tokens, norm) if plain is None else plain
+    if plain is None:
         seen = norm(tokens)
         return tuple(layer(seen) for layer in layers)
-    plain = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
     weights = [part for layer in layers for part in (layer.weight, layer.bias)]
     told: tuple[Tensor, ...] = _NormedLinears.apply(plain, norm.weight, norm.bias, *weights)  # type: ignore[no-untyped-call]
     return told
@@ -46,9 +55,9 @@ class _NormedLinears(torch.autograd.Function):
         for gradient, weight, biased in zip(gradients, weights, ctx.biased, strict=True):
             given = gradient.flatten(0, -2)
             total = given.sum(dim=0, dtype=exact)
-            seen = (given.T @ flat.to(given.dtype)).to(exact)
-            gained += (seen * weight).sum(dim=0)
-            shifted += total @ weight.to(exact)
-            slope = torch.outer(total, shift.to(exact)).addcmul_(seen, gain.to(exact))
+            seen, whole = (given.T @ flat.to(given.dtype)).to(exact), weight.to(exact)
+            gained += (seen * whole).sum(dim=0)
+            shifted += total @ whole
+            slope = seen.mul_(gain.to(exact)).addr_(total, shift.to(exact))
             told += [slope.to(weight.dtype), total.to(weight.dtype) if biased else None]
         return None, gained.to(gain.dtype), shifted.to(shift.dtype), *told

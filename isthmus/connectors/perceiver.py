@@ -16,7 +16,7 @@ from isthmus.connectors.attention import attend
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.fit import check_counts, check_patches, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
-from isthmus.connectors.normed_linear import normed_linears
+from isthmus.connectors.normed_linear import normed_linears, standardised
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
 
@@ -131,8 +131,11 @@ class PerceiverResampler(nn.Module):
         if self.media is not None:
             seen = seen + (self.media[:1] if media is None else self.media[self._numbers(media)])
         latents = self.latents.expand(len(seen), -1, -1)
+        first = self.layers[0]
+        assert isinstance(first, PerceiverLayer)
+        plain = standardised(seen, first.norm_patches)
         for layer in self.layers:
-            latents = layer(latents, seen, features.valid)
+            latents = layer(latents, seen, features.valid, plain)
         normed: Tensor = self.norm(latents)
         return normed
 
@@ -169,10 +172,11 @@ class PerceiverLayer(nn.Module):
         latents: Float[Tensor, "views latents width"],
         patches: Float[Tensor, "views patches width"],
         valid: Bool[Tensor, "views patches"] | None,
+        plain: Float[Tensor, "views patches width"] | None = None,
     ) -> Float[Tensor, "views latents width"]:
-        """The latents after this layer; patches that are not `valid` are not looked at."""
+        """The latents after this layer; patches not `valid` are not looked at, `plain` are the standardised ones."""
         normed = self.norm_latents(latents)
-        (seen,) = normed_linears(patches, self.norm_patches, [self.pair])
+        (seen,) = normed_linears(patches, self.norm_patches, [self.pair], plain=plain)
         keys, values = torch.cat([seen, self.pair(normed)], dim=1).chunk(2, dim=-1)
         mask = None if valid is None else nn.functional.pad(valid, (0, latents.shape[1]), value=True)[:, None]
         latents = latents + self.out(attend(self.query(normed), keys, values, heads=self.heads, mask=mask))

@@ -22,9 +22,10 @@ from isthmus.connectors.normed_linear import normed_linears
 from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_costs import qformer_passes
 from isthmus.connectors.qformer_heads import AlignmentHeads
-from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight, Told
+from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight, Source, Told
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
 from isthmus.connectors.reading import Passes, Reading
+from isthmus.connectors.unprojected import Unprojected, pays
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -252,11 +253,12 @@ class QFormer(Connector):
         rows = None if text is None else _owners(text, owner, views, paired=mask != "uni-modal")
         sight = Sight(pattern=mask, text=None if text is None else text.mask, owner=rows)
         queries: Tensor | None = None
-        pairs: list[Pair | None] = [None] * len(self.layers)
+        pairs: list[Source | None] = [None] * len(self.layers)
         if features is not None:
-            looked = self.look(features) if isinstance(features, Features) else features
             joint = mask == "bidirectional"
             groups = Groups.of(rows, views) if joint and rows is not None else None
+            each = 1 if groups is None else groups.rows.shape[1]
+            looked = self.look(features, rows=each) if isinstance(features, Features) else features
             if joint and rows is not None and groups is None:
                 looked = looked.chosen(rows)
             pairs, sight = list(looked.pairs), dataclasses.replace(sight, patches=looked.patches, groups=groups)
@@ -276,11 +278,21 @@ class QFormer(Connector):
             words = packing.unpack(words)
         return Read(queries=queries, text=None if told == "none" else words, past=tuple(kept))
 
-    def look(self, features: Features) -> Looked:
-        """The images' normed features, and their cross-attention keys and values a layer, for any number of passes."""
+    def look(self, features: Features, *, rows: int | None = None) -> Looked:
+        """The images' cross-attention keys and values a layer, for any number of passes.
+
+        For one pass of few `rows` of queries an image, where gradients are taken, the features themselves instead.
+        """
         self._check_width(features)
-        patches = self.real_patches(features)
-        return Looked(views=len(features.tokens), pairs=self._pairs(features.tokens), patches=patches)
+        patches, config = self.real_patches(features), self.config
+        queries = config.num_queries if rows is None else rows * config.num_queries
+        few = pays(features.tokens, queries=queries, width=config.width, heads=config.heads)
+        if rows is not None and few:
+            bare = Unprojected.of(features.tokens, self.ln_vision)
+            pairs: tuple[Source | None, ...] = tuple(None if one.cross is None else bare for one in self._stack())
+        else:
+            pairs = self._pairs(features.tokens)
+        return Looked(views=len(features.tokens), pairs=pairs, patches=patches)
 
     def _pairs(self, tokens: Tensor) -> tuple[Pair | None, ...]:
         """Keys and values of every layer that looks; `None` for the others."""

@@ -15,12 +15,15 @@ from torch.nn import functional
 from isthmus.connectors.attention import attend
 from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.packing import Groups, Packing
+from isthmus.connectors.unprojected import Unprojected, attend_unprojected, pays
 
 NORM_EPS = 1e-12
 Pattern = Literal["uni-modal", "bidirectional", "causal"]
 Told = Literal["all", "first", "none"]
 """Which of the text's outputs a pass gives: all, each row's first ([CLS]), or none."""
 Pair = tuple[Tensor, Tensor]
+Source = Pair | Unprojected
+"""Keys and values, or the features that they would be made of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +46,20 @@ class Looked:
     """Images that were looked at once: their keys and values in each layer that looks, and what is no padding."""
 
     views: int
-    pairs: tuple[Pair | None, ...]
+    pairs: tuple[Source | None, ...]
     patches: Bool[Tensor, "views 1 patches"] | None = None
 
     def chosen(self, rows: Int[Tensor, " rows"]) -> "Looked":
         """The images of these rows."""
         return Looked(
             views=len(rows),
-            pairs=tuple(None if pair is None else (pair[0][rows], pair[1][rows]) for pair in self.pairs),
+            pairs=tuple(None if pair is None else _chosen(pair, rows) for pair in self.pairs),
             patches=None if self.patches is None else self.patches[rows],
         )
+
+
+def _chosen(pair: Source, rows: Tensor) -> Source:
+    return pair.chosen(rows) if isinstance(pair, Unprojected) else (pair[0][rows], pair[1][rows])
 
 
 class Attention(nn.Module):
@@ -72,10 +79,16 @@ class Attention(nn.Module):
         """Keys and values of what is looked at."""
         return self.key(source), self.value(source)
 
+    def source(self, source: Float[Tensor, "rows sources channels"], *, queries: int) -> Source:
+        """Keys and values for so many queries a row; the features themselves where looking at those is cheaper."""
+        if pays(source, queries=queries, width=self.query.out_features, heads=self.heads):
+            return Unprojected.of(source)
+        return self.pair(source)
+
     def forward(
         self,
         hidden: Float[Tensor, "*all width"],
-        pair: Pair,
+        pair: Source,
         mask: Bool[Tensor, "#rows #places sources"] | None,
         arrange: Packing | Groups | None = None,
     ) -> Float[Tensor, "*all width"]:
@@ -86,7 +99,10 @@ class Attention(nn.Module):
             query = arrange.unpack(query)
         elif arrange is not None:
             query = arrange.gather(query)
-        seen = attend(query, *pair, heads=self.heads, mask=mask, dropout=dropout)
+        if isinstance(pair, Unprojected):
+            seen = attend_unprojected(query, pair, self.key, self.value, heads=self.heads, mask=mask, dropout=dropout)
+        else:
+            seen = attend(query, *pair, heads=self.heads, mask=mask, dropout=dropout)
         if isinstance(arrange, Packing):
             seen = arrange.pack(seen)
         elif arrange is not None:
@@ -127,7 +143,7 @@ class QFormerLayer(nn.Module):
         queries: Tensor | None,
         text: Tensor | None,
         sight: Sight,
-        vision: Pair | None,
+        vision: Source | None,
         past: Pair | None,
         *,
         told: Told = "all",

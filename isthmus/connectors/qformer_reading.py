@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from isthmus.connectors.qformer import QFormer, Read
-from isthmus.connectors.qformer_layers import Looked
+from isthmus.connectors.qformer_layers import Looked, Source
 from isthmus.connectors.reading import Part, Vectors, supervised
+from isthmus.connectors.unprojected import Unprojected
 from isthmus.features import Captions, Features, Text
 
 
@@ -105,8 +106,13 @@ class QFormerReading:
 
 
 def _joined(first: Looked, second: Looked) -> Looked:
-    pairs = tuple(
-        None if one is None or other is None else (torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]]))
-        for one, other in zip(first.pairs, second.pairs, strict=True)
-    )
+    pairs = tuple(_both(one, other) for one, other in zip(first.pairs, second.pairs, strict=True))
     return Looked(views=first.views + second.views, pairs=pairs)
+
+
+def _both(one: Source | None, other: Source | None) -> Source | None:
+    if one is None or other is None:
+        return None
+    assert not isinstance(one, Unprojected), "passes share keys and values"
+    assert not isinstance(other, Unprojected), "passes share keys and values"
+    return torch.cat([one[0], other[0]]), torch.cat([one[1], other[1]])

@@ -47,7 +47,7 @@ class QueryStack(nn.Module):
         sight = Sight(pattern="uni-modal", patches=None if valid is None else valid[:, None])
         for layer in self.layers:
             assert isinstance(layer, QFormerLayer)
-            pair = None if layer.cross is None else layer.cross.pair(source)
+            pair = None if layer.cross is None else layer.cross.source(source, queries=queries.shape[1])
             hidden, _, _ = layer(hidden, None, sight, pair, None)
         assert hidden is not None
         return hidden

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.connectors.qformer_layers import Attention
+from isthmus.connectors.unprojected import Unprojected
 
 
 def effective_rank(vectors: Float[Tensor, "*sets vectors width"]) -> Float[Tensor, "*sets"]:
@@ -89,7 +90,8 @@ def cross_attentions(model: nn.Module) -> list[nn.Module]:
 def looking(module: nn.Module, args: tuple[Any, ...]) -> Float[Tensor, "rows heads places sources"] | None:
     """Where such a module, called with `args`, looks; None where texts are grouped by image, or there is one source."""
     assert isinstance(module, Attention)
-    hidden, (keys, _), mask, *arranged = args
+    hidden, pair, mask, *arranged = args
+    keys = module.key(pair.whole()) if isinstance(pair, Unprojected) else pair[0]
     if any(one is not None for one in arranged) or len(hidden) != len(keys) or keys.shape[1] < 2:
         return None
     split = "rows places (heads inner) -> rows heads places inner"

@@ -247,8 +247,11 @@ def test_text_costs_what_the_counter_counts() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     source = FeatureShape(width=8, grid=Grid(1, 2, 2))
-    module = made(INSTRUCT, source.grid)
+    with torch.device("meta"):
+        module = INSTRUCT.build(source, TARGET)
+        given = Features(tokens=torch.empty(1, 4, 8), grid=source.grid)
     for length in (1, 7):
+        text = words(1, length=length)
         with FlopCounterMode(display=False) as counter:
-            module(features(source.grid), words(1, length=length))
+            module(given, Text(ids=text.ids.to("meta"), mask=text.mask.to("meta")))
         assert counter.get_total_flops() == INSTRUCT.qformer.flops(source, TARGET) + INSTRUCT.text_flops(length)
