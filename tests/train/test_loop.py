@@ -228,9 +228,9 @@ def test_progress_is_told_and_the_stage_is_saved(root: Path, tmp_path: Path) -> 
     told: list[Progress] = []
     stage = tiny_stage(root, steps=2)
     run = go(stage, tmp_path / "run", on_progress=told.append)
-    assert [one.phase for one in told if one.done == one.total] == ["features", "train", "validate"]
+    assert [one.phase for one in told if one.done == one.total] == ["lengths", "features", "train", "validate"]
     assert told[-1].done == told[-1].total == 6
-    assert "tiny features" in str(told[0])
+    assert "tiny lengths 1/14" in str(told[0])
     saved = json.loads((tmp_path / "run" / "stage.json").read_text())
     assert saved["model_fingerprint"] == stage.model.fingerprint()
     types = {"Swatches": Swatches}
