@@ -217,6 +217,12 @@ class Cost:
     `train`: --model.encoder.tiles dynamic. With --shelf it may be left out."""
     image: tuple[str, ...] = ()
     """Sizes of the picture in pixels, as 1344x896; by default a square of the encoder's own size."""
+    images: int = 1
+    """Pictures in the prompt, all of that size."""
+    frames: tuple[int, ...] = ()
+    """Videos in the prompt, by their frames: 8 is one of 8 frames, 8 4 are two."""
+    sounds: int = 0
+    """Sounds in the prompt, as long as the model hears."""
     text_tokens: int = 64
     """Length of the prompt's text, in tokens."""
     formulas: bool = False
