@@ -33,6 +33,7 @@ from isthmus.train.feed import Feed
 from isthmus.train.objectives.shared import Part, Shared
 from isthmus.train.objectives.whole import read_vectors
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
+from isthmus.train.options import AS_IT_IS, RunOptions
 from isthmus.train.progress import ProgressDisplay
 from isthmus.train.randomness import seed_torch
 from isthmus.train.stage import Stage
@@ -204,13 +205,7 @@ def _fingerprint(model: Model, part: str) -> str | None:
 
 
 def set_up(
-    stage: Stage,
-    folder: Path,
-    *,
-    accelerator: Accelerator,
-    display: ProgressDisplay,
-    shard: bool = False,
-    pack: bool = False,
+    stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay, options: RunOptions = AS_IT_IS
 ) -> Setup:
     """Build the model, load start and save, freeze, shard it and pack its rows if asked, warm the feature cache.
 
@@ -221,7 +216,7 @@ def set_up(
     start = _read_start(folder)
     model = build_model(stage, tuned=start is not None and any(name.startswith("encoder.") for name in start[1]))
     kept = set() if start is None else _load_start(model, *start)
-    if pack:
+    if options.pack:
         pack_rows(model)
     freeze.apply(model, stage.train)
     recompute.apply(model)
@@ -231,7 +226,7 @@ def set_up(
     saved = checkpoint.latest(folder)
     if saved is not None:
         _load_save(model, saved, kept)
-    if shard:
+    if options.shard:
         sharding.apply(model, accelerator.device)
     model.to(accelerator.device)
     optimizer = stage.optimizer.build(model.named_parameters())
@@ -246,13 +241,13 @@ def set_up(
         accelerator=accelerator,
         model=model,
         losses=losses,
-        module=losses if shard else accelerator.prepare_model(losses),
+        module=losses if options.shard else accelerator.prepare_model(losses),
         optimizer=optimizer,
         feed=feed,
         report=freeze.report(model, optimizer),
         kept=frozenset(kept),
         saved=saved,
-        sharded=shard,
+        sharded=options.shard,
     )
 
 
