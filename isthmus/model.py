@@ -287,7 +287,7 @@ class VisionLanguageModel(nn.Module):
         """Answers to samples, images included: loads, encodes, prompts and generates, a few at a time."""
         self.config._llm()
         answers: list[str] = []
-        device = next(self.connector.parameters(), torch.zeros(())).device
+        device = next(self.parameters()).device
         for first in range(0, len(samples), batch_size):
             some = samples[first : first + batch_size]
             seen = self.look(some)

@@ -100,15 +100,17 @@ def test_padding_is_not_cut_from_tiles_that_have_none(tiles: TilingConfig, arran
 
 
 @pytest.mark.parametrize(
-    ("tiles", "arrange"),
+    ("tiles", "arrange", "tokens"),
     [
-        (AnyresTiles(), Anyres()),
-        (OneView(), Anyres()),
-        (DynamicTiles(), Anyres(unpad=False)),
-        (FinerTiles(), HD),
-        (STRETCHED, DeepStack()),
+        (AnyresTiles(), Anyres(), 144 + 10 * (36 + 1)),  # 12 rows of three tiles, one of them padding on both sides
+        (OneView(), Anyres(), 144 + 1),
+        (DynamicTiles(), Anyres(unpad=False), 144 + 12 * (48 + 1)),  # four tiles, all of their rows
+        (FinerTiles(), HD, 144 + 10 * (36 + 1)),
+        (STRETCHED, DeepStack(), 144),
     ],
     ids=lambda one: type(one).__name__,
 )
-def test_arrangements_fit_these_tiles(tiles: TilingConfig, arrange: ArrangementConfig) -> None:
-    Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange).check()
+def test_arrangements_fit_these_tiles(tiles: TilingConfig, arrange: ArrangementConfig, tokens: int) -> None:
+    model = Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange)
+    model.check()
+    assert model.num_visual_tokens(model.encoder.plan((200, 50))) == tokens

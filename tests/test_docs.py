@@ -1,5 +1,6 @@
 """What the pages say can be typed, opened and run: commands parse, links and files are there, examples work."""
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -169,11 +170,31 @@ def test_examples_run(page: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ISTHMUS_CACHE", str(tmp_path))
     names: dict[str, object] = {"__name__": "example"}
+    followed = 0
     for language, code in fenced(TEXT[page]):
         if language == "python":
             made = compile(code, page, "exec")
             if UNFOLLOWED.get(page, "nothing") not in code.replace("RowPool", "row_pool"):
                 exec(made, names)
+                assert made_names(code) <= set(names), page
+                followed += 1
+    assert followed > 0, f"nothing of {page} was run"
+
+
+def made_names(code: str) -> set[str]:
+    """What a block leaves behind under a name: what it imports, defines and assigns."""
+    found: set[str] = set()
+    for node in ast.parse(code).body:
+        match node:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                found |= {one.asname or one.name.split(".")[0] for one in names}
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.Assign(targets=targets):
+                found |= {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+            case _:
+                pass
+    return found
 
 
 def test_what_any_block_imports_is_there() -> None:

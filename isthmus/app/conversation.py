@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from isthmus.app.files import MARK_OF, with_marks
 from isthmus.branches import Looked, join_placed
 from isthmus.data.collate import Batch, Views
-from isthmus.data.sample import MARKS, ImageRef, Input, Sample, SoundRef, Turn, VideoRef, marks_of, with_turns
+from isthmus.data.interleave import few_shot
+from isthmus.data.sample import ImageRef, Input, Sample, SoundRef, Turn, VideoRef, with_turns
 from isthmus.encoders import Untiled
 from isthmus.features import BranchName, Placed, Plan
 from isthmus.llms import Generation
@@ -22,20 +24,29 @@ from isthmus.llms.streaming import ReadSoFar, stream
 from isthmus.model import VisionLanguageModel, _stop_ids
 
 LONG = Generation(max_new_tokens=256)
-MARK_OF: dict[BranchName, str] = {kind: mark for mark, kind in MARKS.items()}
 
 
 class Conversation:
-    """Turns so far, and what the model keeps of them. `keep=False` sees and reads everything again each time."""
+    """Turns so far, and what the model keeps of them. `keep=False` sees and reads everything again each time.
+
+    `examples` stand first, and stay when the rest is forgotten.
+    """
 
     def __init__(
-        self, model: VisionLanguageModel, options: Generation = LONG, *, keep: bool = True, seed: int = 0
+        self,
+        model: VisionLanguageModel,
+        options: Generation = LONG,
+        *,
+        examples: Sequence[Sample] = (),
+        keep: bool = True,
+        seed: int = 0,
     ) -> None:
         if options.num_beams > 1:
             raise ValueError(f"A chat writes word by word, which takes one beam, got num_beams={options.num_beams}.")
         self.model, self.options, self.keep, self.seed = model, options, keep, seed
-        self.turns: list[Turn] = []
-        self.inputs: list[Input] = []
+        self._opening = few_shot(examples, Sample(id="examples", turns=()))
+        self.turns: list[Turn] = list(self._opening.turns)
+        self.inputs: list[Input] = list(self._opening.inputs)
         self.attached: list[Input] = []
         """What goes with the next question."""
         self._seen: dict[str, Batch] = {}
@@ -54,22 +65,20 @@ class Conversation:
         self.attached.append(Input(kind, ref))
 
     def clear(self) -> None:
-        """Forget every turn and input."""
-        self.turns, self.inputs, self.attached = [], [], []
+        """Forget every turn and input but those of the examples."""
+        self.turns, self.inputs, self.attached = list(self._opening.turns), list(self._opening.inputs), []
         self._forget()
 
     def ask(self, words: str) -> Generator[str, None, None]:
         """The answer piece by piece; an answer that is left before its end stays in the history as far as it came.
 
+        What is attached goes in front, or each where `<image>`, `<video>` or `<audio>` stands for it in the words.
+
         Raises:
-            ValueError: a mark in the words, or a conversation that is longer than the model takes; the question is
-                then not part of the history, and its inputs stay attached.
+            ValueError: marks that are not those of what is attached, or a conversation that is longer than the model
+                takes; the question is then not part of the history, and its inputs stay attached.
         """
-        marks = marks_of(words)
-        if marks:
-            raise ValueError(f"Leave {marks[0]} out of the question: what is attached goes in front by itself.")
-        before = "".join(f"{MARK_OF[kind]}\n" for kind, _ in self.attached)
-        asked = Turn(role="user", text=before + words)
+        asked = Turn(role="user", text=with_marks(words, [kind for kind, _ in self.attached]))
         batch, placed, names = self._prompt(self.sample(asked))
         self.turns.append(asked)
         self.inputs, self.attached = [*self.inputs, *self.attached], []

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from isthmus.app.conversation import Conversation
-from isthmus.app.files import file_input
+from isthmus.app.files import SINGLY, Videos, file_input
 from isthmus.config import did_you_mean
 from isthmus.data.response_formats import ResponseFormat, formatted
 from isthmus.features import BranchName
@@ -16,10 +16,11 @@ HELP = """/image PATH   attach a picture to the next question; several are allow
 /video PATH   attach a video
 /audio PATH   attach a sound
 /history      the conversation so far
-/clear        forget it, pictures included
+/clear        forget it, pictures included, but for the examples it began with
 /help         this list
 /quit         leave (so does the end of input)
-Anything else is asked. Ctrl-C ends an answer early."""
+Anything else is asked, with what is attached in front, or each where <image>, <video> or <audio> stands for it.
+Ctrl-C ends an answer early."""
 PROMPT = "> "
 
 Read = Callable[[str], str]
@@ -37,10 +38,10 @@ class Terminal:
         write: Write,
         *,
         form: ResponseFormat | Literal["free"] = "free",
-        frames: str = "",
+        videos: Videos = SINGLY,
     ) -> None:
         self.conversation, self.read, self.write = conversation, read, write
-        self.form, self.frames = form, frames
+        self.form, self.videos = form, videos
         self.commands: dict[str, Callable[[str], None]] = {
             "/image": partial(self.attach, "image"),
             "/video": partial(self.attach, "video"),
@@ -95,7 +96,7 @@ class Terminal:
 
     def attach(self, kind: BranchName, path: str) -> None:
         """Attach a file by its path, quoted where it holds spaces."""
-        attach_file(self.conversation, kind, Path(unquoted(path)), self.frames)
+        attach_file(self.conversation, kind, Path(unquoted(path)), self.videos)
         waiting = len(self.conversation.attached)
         self.write(f"({waiting} {'file goes' if waiting == 1 else 'files go'} with the next question)\n")
 
@@ -111,13 +112,13 @@ class Terminal:
         self.write("(forgotten)\n")
 
 
-def attach_file(conversation: Conversation, kind: BranchName, path: Path, frames: str = "") -> None:
-    """Put a file before the next question; `frames` chooses those of a video, as `frames_of` reads it.
+def attach_file(conversation: Conversation, kind: BranchName, path: Path, videos: Videos = SINGLY) -> None:
+    """Put a file before the next question, shown as `videos` says where it is one.
 
     Raises:
         ValueError: no such file, or none that can be read as what it should be.
     """
-    conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config, frames))
+    conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config, videos))
 
 
 def unquoted(path: str) -> str:

@@ -1,6 +1,5 @@
 """One function a command: find what is named, call the library once, print what came."""
 
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
     if command.recipe in CHAINS or (command.resume is not None and (command.resume / "chain.json").is_file()):
         _train_chain(command, rest)
         return
-    from isthmus.cli.stages import saved_stage
+    from isthmus.cli.stages import run_options, saved_stage
     from isthmus.runs import new_run_folder
     from isthmus.train.loop import train as run_training
 
@@ -40,22 +39,13 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"train {command.recipe}")
         _check_out(command)
         folder = command.out or new_run_folder(stage.name)
-    board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
-    resume = command.resume is not None
-    run = run_training(
-        stage,
-        folder,
-        resume=resume,
-        start=command.start,
-        tensorboard=board,
-        shard=command.shard,
-        pack=command.pack,
-    )
+    options = run_options(command)
+    run = run_training(stage, folder, resume=command.resume is not None, start=command.start, options=options)
     if os.environ.get("RANK", "0") == "0":
         validation = run.result.get("validation_loss")
         said = "" if validation is None else f", validation loss {validation:.4f}"
         print(f"Finished {run.name}: {run.result['steps']} steps{said}. Run folder: {folder}")
-        if board:
+        if options.tensorboard:
             print(f"Curves: tensorboard --logdir {folder}")
         words = [line["doctor"] for line in run.log() if "doctor" in line]
         if words and words[-1] not in ("healthy", "early"):

@@ -1,6 +1,5 @@
 """Chains from the command line: train every stage, then ask the finished runs what the chain says, in one statement."""
 
-import importlib.util
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from rich.table import Table
 from isthmus.cli import retrieving
 from isthmus.cli.commands import Evaluate, Train
 from isthmus.cli.evaluating import check_tasks, evaluate_run, tables
+from isthmus.cli.stages import run_options
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.runs import Run, new_run_folder
@@ -39,23 +39,13 @@ def train_command(chain: Chain | None, command: Train) -> Iterator[RenderableTyp
     else:
         folder = command.out or new_run_folder(chain.name)
     check_tasks(chain.asked)
-    board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
     main = os.environ.get("RANK", "0") == "0"
     began = time.perf_counter()
     names = ", then ".join(stage.name for stage in chain.stages)
     if main:
         yield f"Chain {chain.name}: {names}. Folder: {folder}"
-    resume = command.resume is not None
-    train_chain(
-        chain,
-        folder,
-        resume=resume,
-        start=command.start,
-        tensorboard=board,
-        shard=command.shard,
-        pack=command.pack,
-        main=main,
-    )
+    resume, options = command.resume is not None, run_options(command)
+    train_chain(chain, folder, resume=resume, start=command.start, options=options, main=main)
     if not main:
         return
     trained = time.perf_counter() - began

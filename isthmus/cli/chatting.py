@@ -1,13 +1,12 @@
 """The chat command: a run's model and a terminal around it."""
 
 import contextlib
-import dataclasses
 import sys
 
-import torch
-
 from isthmus.app.conversation import Conversation
+from isthmus.app.files import Videos, kind_of, read_examples
 from isthmus.app.terminal import HELP, Terminal, attach_file
+from isthmus.cli.asking import asked_model
 from isthmus.cli.commands import Chat
 from isthmus.data.question_forms import put_as, refuse_dropped
 from isthmus.llms import Generation
@@ -18,8 +17,8 @@ def talk(command: Chat) -> None:
     """Talk with a run until /quit or the end of input.
 
     Raises:
-        ValueError: no run, a stage without a language model, one that would read no question, or a picture that cannot
-            be read.
+        ValueError: no run, a stage without a language model, one that would read no question, a file that cannot be
+            read, or tiles that the run does not take.
     """
     run = Run(command.run)
     if run.model_config.llm is None:
@@ -32,15 +31,18 @@ def talk(command: Chat) -> None:
         temperature=command.temperature if command.temperature > 0.0 else 1.0,
         top_p=command.top_p,
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = run.load_model(device)
-    model.config = dataclasses.replace(model.config, prompt=style)
-    conversation = Conversation(model, options, seed=command.seed)
+    kinds = [kind_of(path) for path in command.also]
+    videos = Videos(frames=command.frames, mosaic=command.mosaic)
+    examples = [] if command.examples is None else read_examples(command.examples, run.model_config, videos)
+    model = asked_model(run, style, command.max_tiles)
+    conversation = Conversation(model, options, examples=examples, seed=command.seed)
     for path in command.image:
         attach_file(conversation, "image", path)
+    for path, kind in zip(command.also, kinds, strict=True):
+        attach_file(conversation, kind, path, videos)
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing at the prompt)
-    terminal = Terminal(conversation, input, _write, form=command.answer, frames=command.frames)
+    terminal = Terminal(conversation, input, _write, form=command.answer, videos=videos)
     if sys.stdin.isatty():
         _write(f"{run.name} ({command.run})\n{HELP}\n")
     terminal.run()

@@ -124,8 +124,16 @@ class Chat:
     """A run folder."""
     image: tuple[Path, ...] = ()
     """Pictures for the first question; /image PATH attaches more at any time."""
+    also: tuple[Path, ...] = ()
+    """Further files for the first question: videos and sounds too."""
+    examples: Path | None = None
+    """Conversations in LLaVA's format (JSON, with paths relative to it) that stand before the chat: few-shot."""
     frames: str = ""
     """Of videos: uniform:8, fps:0.5, fps:0.5:16, keyframes:16; by default evenly spaced, as many as the run takes."""
+    mosaic: int = 0
+    """Put the frames of a video into one picture, so many side by side, for tiles to cut apart (DeepStack)."""
+    max_tiles: int = 0
+    """Cut pictures into up to so many tiles, in place of what the run was trained with (InternVL 1.5: 40 for 12)."""
     prompt: str = ""
     """How questions are put, as "Question: {} Short answer:"; by default as the run was trained."""
     max_new_tokens: int = 256
@@ -209,6 +217,12 @@ class Cost:
     `train`: --model.encoder.tiles dynamic. With --shelf it may be left out."""
     image: tuple[str, ...] = ()
     """Sizes of the picture in pixels, as 1344x896; by default a square of the encoder's own size."""
+    images: int = 1
+    """Pictures in the prompt, all of that size."""
+    frames: tuple[int, ...] = ()
+    """Videos in the prompt, by their frames: 8 is one of 8 frames, 8 4 are two."""
+    sounds: int = 0
+    """Sounds in the prompt, as long as the model hears."""
     text_tokens: int = 64
     """Length of the prompt's text, in tokens."""
     formulas: bool = False

@@ -15,9 +15,11 @@ from isthmus.cli.tables import gib, short
 from isthmus.config import did_you_mean
 from isthmus.data.sources import Source, WorldCaptions
 from isthmus.measure import (
+    ONE_IMAGE,
     SYMBOLS,
     BranchCost,
     Cost,
+    Inputs,
     PartCost,
     TrainingMemory,
     cost,
@@ -50,11 +52,13 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
         raise ValueError(f"--text-tokens {command.text_tokens} is the length of a text in tokens: give 0 or more.")
     stage = with_fields(find_stage(name), rest, command=f"cost {name}")
     sizes: list[tuple[int, int] | None] = [read_size(text) for text in command.image] or [None]
+    inputs = Inputs(images=command.images, frames=command.frames, sounds=command.sounds)
     alone = stage.model.llm is None
-    if alone and (command.shelf or len(sizes) > 1):
+    if alone and (command.shelf or len(sizes) > 1 or inputs != ONE_IMAGE):
         raise ValueError(
             f"Stage {stage.name!r} has no language model: --shelf compares connectors in front of one, and an image is "
-            f"one view of one size there. Leave both out, or name a stage with a language model."
+            f"one view of one size there, alone with its caption. Leave --shelf, further sizes, --images, --frames and "
+            f"--sounds out, or name a stage with a language model."
         )
     if command.shelf and command.fit is not None:
         raise ValueError(
@@ -62,16 +66,16 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
         )
     if command.shelf:
         for size in sizes:
-            yield shelf_table(stage, size, command.text_tokens)
+            yield shelf_table(stage, size, command.text_tokens, inputs)
     elif command.fit is not None:
         for size in sizes:
-            yield fit_table(stage, read_bytes(command.fit), size, command.text_tokens)
+            yield fit_table(stage, read_bytes(command.fit), size, command.text_tokens, inputs)
     elif alone:
         yield from alignment_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
     else:
-        yield from cost_tables(stage, image=sizes[0], text_tokens=command.text_tokens)
+        yield from cost_tables(stage, image=sizes[0], text_tokens=command.text_tokens, inputs=inputs)
         if len(sizes) > 1:
-            yield sizes_table(stage, sizes, command.text_tokens)
+            yield sizes_table(stage, sizes, command.text_tokens, inputs)
     if command.formulas:
         yield formula_table(stage)
         yield SYMBOLS
@@ -110,12 +114,16 @@ def read_size(text: str) -> tuple[int, int]:
     return size
 
 
-def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int) -> Iterator[Table]:
+def cost_tables(
+    stage: Stage, *, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE
+) -> Iterator[Table]:
     """The cost of a stage: by part, and as a whole."""
-    bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens)
+    bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens, inputs=inputs)
     samples = stage.micro_batch_size or stage.batch_size
-    memory = training_memory(stage.model, train=stage.train, samples=samples, text_tokens=text_tokens, image=image)
-    title = f"{stage.name}: an image of {bill.image[0]} x {bill.image[1]} px, {text_tokens} text tokens"
+    memory = training_memory(
+        stage.model, train=stage.train, samples=samples, text_tokens=text_tokens, image=image, inputs=inputs
+    )
+    title = f"{stage.name}: {inputs.named(bill.image)}, {text_tokens} text tokens"
     every = PartCost(parameters=bill.parameters, learned=bill.learned, flops=bill.prefill_flops)
     yield parts_table(title, bill.parts, "all, and branches" if bill.branches else "all", every)
     if bill.branches:
@@ -124,7 +132,10 @@ def cost_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int
 
 
 def branches_table(branches: Sequence[BranchCost]) -> Table:
-    """Each branch with one view: a clip, or a run of a sound's windows. The FLOPs of the other tables are without."""
+    """Each branch with one view, a clip or a run of a sound's windows, and below what of the prompt goes through it.
+
+    Of the prompt alone are the FLOPs of the other tables.
+    """
     headings = ("branch", "tokens", "parameters", "that learn", "frozen", "FLOPs, forward")
     table = headed("Branches, with one view each: a clip, or a sound's windows", headings)
     for branch in branches:
@@ -135,6 +146,9 @@ def branches_table(branches: Sequence[BranchCost]) -> Table:
         frozen = branch.parameters - branch.learned
         counts = (f"{count:,}" for count in (branch.tokens, branch.parameters, branch.learned, frozen, branch.flops))
         table.add_row(f"{branch.name}, all", *counts)
+        if branch.views:
+            views = f"{branch.name}, {branch.views} view{'s' * (branch.views > 1)} of the prompt"
+            table.add_row(views, f"{branch.visual_tokens:,}", "", "", "", f"{branch.prompt_flops:,}")
         table.add_section()
     return table
 
@@ -143,8 +157,13 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
     cached = stage.cached_views > 0 and not bill.encoder.learned
     training = bill.training_flops(cached_features=cached)
     views = f" in {bill.views} views" if bill.views > 1 else ""
+    positions, most = (
+        bill.visual_tokens + bill.text_tokens,
+        0 if stage.model.llm is None else stage.model.llm.max_tokens,
+    )
     rows = {
         "visual tokens": f"{bill.visual_tokens:,}{views}",
+        **({f"positions, above max_tokens {most:,}": f"{positions:,}"} if positions > most else {}),
         "FLOPs to the first token": f"{short(bill.prefill_flops + bill.head_flops)} (dense attention)",
         "FLOPs the visual tokens add in the LLM": f"{short(bill.llm_visual_flops)} (dense attention)",
         "LLM prefill, causal attention": short(bill.llm_causal_flops),
@@ -157,28 +176,30 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
     return facts_table(rows)
 
 
-def sizes_table(stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int) -> Table:
+def sizes_table(
+    stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int, inputs: Inputs = ONE_IMAGE
+) -> Table:
     """One row a size of the picture."""
     table = headed(
         "By size of the picture", ("image", "views", "visual tokens", "FLOPs, all to the first token", "KV cache")
     )
     for size in sizes:
-        bill = cost(stage.model, train=stage.train, image=size, text_tokens=text_tokens)
+        bill = cost(stage.model, train=stage.train, image=size, text_tokens=text_tokens, inputs=inputs)
         flops = short(bill.prefill_flops + bill.head_flops)
         image = f"{bill.image[0]} x {bill.image[1]}"
         table.add_row(image, str(bill.views), f"{bill.visual_tokens:,}", flops, gib(bill.kv_bytes))
     return table
 
 
-def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -> Table:
+def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE) -> Table:
     """One row a connector, with its default choices."""
     encoder, llm = getattr(stage.model.encoder, "name", "encoder"), stage.model.llm
     ends = f"{encoder} and {'nothing' if llm is None else llm.name}"
     table = headed(
-        f"Every connector between {ends}{_of_size(image)}, {text_tokens} text tokens",
+        f"Every connector between {ends}{_of_prompt(image, inputs)}, {text_tokens} text tokens",
         ("connector", "visual tokens", "parameters", "FLOPs, forward", "FLOPs, all to the first token", "KV cache"),
     )
-    for row in shelf(stage.model, image=image, text_tokens=text_tokens):
+    for row in shelf(stage.model, image=image, text_tokens=text_tokens, inputs=inputs):
         if row.bill is None:
             table.add_row(row.name, f"[dim]{row.misfit.split('. ')[0][:60]}[/dim]", *[""] * 4)
             continue
@@ -189,21 +210,27 @@ def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int) -
     return table
 
 
-def _of_size(image: tuple[int, int] | None) -> str:
-    """Of a picture whose size was named."""
-    return "" if image is None else f", {image[0]} x {image[1]} px"
+def _of_prompt(image: tuple[int, int] | None, inputs: Inputs) -> str:
+    """Of a picture whose size was named, or of other inputs than one picture."""
+    if image is None and inputs == ONE_IMAGE:
+        return ""
+    return f", {inputs.named(image)}"
 
 
-def fit_table(stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int) -> Table:
+def fit_table(
+    stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE
+) -> Table:
     """Which micro-batch fits, for each precision, with and without checkpointing."""
     learns = ", ".join(stage.train)
     table = headed(
-        f"{stage.name}{_of_size(image)}, training {learns}, in {gib(budget)}",
+        f"{stage.name}{_of_prompt(image, inputs)}, training {learns}, in {gib(budget)}",
         ("precision", "checkpointing", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
     )
     passes = stage.passes if stage.model.llm is None else None
     length = text_tokens if passes is None else caption_length(stage, text_tokens)
-    for fit in fits(stage.model, budget, train=stage.train, text_tokens=length, image=image, passes=passes):
+    for fit in fits(
+        stage.model, budget, train=stage.train, text_tokens=length, image=image, inputs=inputs, passes=passes
+    ):
         memory = fit.memory
         table.add_row(
             fit.precision,

@@ -1,11 +1,13 @@
 """Stages for the command line: the one in a run folder, and the samples of one as the model will read them."""
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.text import Text
 
 from isthmus.branches import plan_inputs
+from isthmus.cli.commands import Train
 from isthmus.compare.blind import Blind
 from isthmus.data.captions import captions_of
 from isthmus.data.check import check, check_captions
@@ -14,11 +16,18 @@ from isthmus.data.sample import Sample
 from isthmus.features import Plan
 from isthmus.model import Model
 from isthmus.runs import Run
+from isthmus.train.options import RunOptions
 from isthmus.train.stage import TYPES as STAGE_TYPES
 from isthmus.train.stage import Stage, read_stage
 
 TYPES: dict[str, type] = {**STAGE_TYPES, Blind.__name__: Blind}
 """Every config class that a saved stage may name, those of a study's blind arm among them."""
+
+
+def run_options(command: Train) -> RunOptions:
+    """How `isthmus train` carries a run out; curves are written where tensorboard is installed."""
+    board = command.tensorboard and importlib.util.find_spec("tensorboard") is not None
+    return RunOptions(tensorboard=board, shard=command.shard, pack=command.pack)
 
 
 def saved_stage(folder: Path) -> Stage:

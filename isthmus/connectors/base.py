@@ -121,6 +121,10 @@ class ConnectorConfig:
         """The choices of one training step, which share its weights: its own, but for those that it draws anew."""
         return self
 
+    def at_most(self) -> "ConnectorConfig":
+        """The choices of the training step with the most tokens: its own, but for those that it draws anew."""
+        return self
+
     def build_alone(self, source: FeatureShape) -> Connector:
         """The module for training without a language model. Raises ValueError where that makes no sense."""
         raise ValueError(

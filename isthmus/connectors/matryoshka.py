@@ -7,6 +7,7 @@ Differs: grids need not be square, and frames of a clip share their positions.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,7 +70,15 @@ class MatryoshkaConfig(ConnectorConfig):
 
     def draw_from(self, generator: random.Random) -> int:
         """One draw as the released code makes it: an even number from 2 to all queries, each as likely."""
-        return generator.choice(range(2, self.num_queries + 1, 2) or (1,))
+        return generator.choice(self._drawn)
+
+    @property
+    def _drawn(self) -> Sequence[int]:
+        return range(2, self.num_queries + 1, 2) or (1,)
+
+    def at_most(self) -> ConnectorConfig:
+        """The largest number that may be drawn, where it varies and is the larger."""
+        return replace(self, tokens=max(self.tokens, *self._drawn)) if self.varies else self
 
     def at_step(self, seed: int, step: int) -> ConnectorConfig:
         """As many tokens as are drawn for this step, where they vary."""

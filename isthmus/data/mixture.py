@@ -77,6 +77,7 @@ class Mixture:
         *,
         seed: int,
         accept: Callable[[Sample], None] | None = None,
+        fits: Callable[[Sample], None] | None = None,
         single_exchange: bool = False,
         block: int = 1,
     ) -> None:
@@ -86,6 +87,7 @@ class Mixture:
             sources: what to draw from.
             seed: the order's seed.
             accept: raises ValueError for a sample to skip; the default opens file images once.
+            fits: raises ValueError for a sample that the model refuses, where its source skips such samples.
             single_exchange: draw one exchange of every conversation, for encoder-decoders.
             block: samples of one source that stand together.
 
@@ -103,6 +105,7 @@ class Mixture:
                 raise ValueError(f"Source {name} has no samples.")
         self._seed = seed
         self._accept = OpenedImages() if accept is None else accept
+        self._fits = [fits if source.unfit == "skip" else None for source in sources]
         self._single_exchange = single_exchange
         self._block = block
         blocks = max(1, sum(map(len, self._datasets)) // block)
@@ -122,23 +125,16 @@ class Mixture:
 
     def draw(self, position: int) -> tuple[Sample, tuple[Skip, ...]]:
         """The sample at a position, and what was skipped to find it (a pure function of the position)."""
-        assert position >= 0
-        epoch, place = divmod(position, len(self))
-        block, inside = divmod(place, self._block)
-        slot = int(self._epoch_order(epoch)[block])
-        source = 0
-        while slot >= self._shares[source]:
-            slot -= self._shares[source]
-            source += 1
-        dataset = self._datasets[source]
-        turn, step = divmod((epoch * self._shares[source] + slot) * self._block + inside, len(dataset))
-        index = int(self._pass_order(source, turn)[step])
+        source, index = self.place(position)
+        dataset, fits = self._datasets[source], self._fits[source]
         skips: list[Skip] = []
         for attempt in range(_TRIES):
             try:
                 sample = dataset[index]
                 if self._single_exchange:
                     sample = self._one_exchange(sample, position)
+                if fits is not None:
+                    fits(sample)
                 self._accept(sample)
                 return sample, tuple(skips)
             except (ValueError, OSError) as error:
@@ -147,6 +143,20 @@ class Mixture:
         raise ValueError(
             f"Source {self._names[source]} gave no readable sample in {_TRIES} tries. The last one: {skips[-1].reason}"
         )
+
+    def place(self, position: int) -> tuple[int, int]:
+        """Which source's sample stands at a position, and its number there, where nothing is skipped."""
+        assert position >= 0
+        epoch, place = divmod(position, len(self))
+        block, inside = divmod(place, self._block)
+        slot = int(self._epoch_order(epoch)[block])
+        source = 0
+        while slot >= self._shares[source]:
+            slot -= self._shares[source]
+            source += 1
+        length = len(self._datasets[source])
+        turn, step = divmod((epoch * self._shares[source] + slot) * self._block + inside, length)
+        return source, int(self._pass_order(source, turn)[step])
 
     def _one_exchange(self, sample: Sample, position: int) -> Sample:
         exchanges = split_turns(sample, history=False)

@@ -9,11 +9,14 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from isthmus.data.boxes import STEPS, parse_boxes
 from isthmus.evaluate.grounding import box_match
-from isthmus.evaluate.vqa import vqa_accuracy
-from isthmus.evaluate.yes_no import gqa_match, yes_no_match
+from isthmus.evaluate.vqa import vqa_accuracy, vqa_forms
+from isthmus.evaluate.yes_no import gqa_answer, gqa_match, read_yes_no, yes_no_match
 
 Metric = Literal["exact", "anls", "relaxed", "vqa", "yes-no", "gqa", "box"]
+Forms = tuple[str, tuple[str, ...]]
+"""A prediction, and its answers."""
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -114,6 +117,36 @@ METRICS: dict[Metric, Callable[[str, Sequence[str]], float]] = {
     "gqa": gqa_match,
     "box": box_match,
 }
+
+
+def _relaxed_forms(prediction: str, answers: Sequence[str]) -> Forms:
+    given = _as_number(prediction)
+    wanted = [_as_number(answer) if given is not None else None for answer in answers]
+    said = f"{given:.10g}" if wanted and all(wanted) else prediction.lower()
+    return said, tuple(f"{one:.10g}" if one else answer.lower() for one, answer in zip(wanted, answers, strict=True))
+
+
+def _box_form(text: str) -> str:
+    """The corners of the first box as they are read; empty where there is none."""
+    corners = [round(edge * (STEPS - 1)) for box in parse_boxes(text)[:1] for edge in box.box]
+    return "({},{}),({},{})".format(*corners) if corners else ""
+
+
+FORMS: dict[Metric, Callable[[str, Sequence[str]], Forms]] = {
+    "exact": lambda prediction, answers: (normalise(prediction), tuple(map(normalise, answers))),
+    "anls": lambda prediction, answers: (prediction.lower(), tuple(answer.lower() for answer in answers)),
+    "relaxed": _relaxed_forms,
+    "vqa": vqa_forms,
+    "yes-no": lambda prediction, answers: (read_yes_no(prediction), tuple(answers)),
+    "gqa": lambda prediction, answers: (gqa_answer(prediction), tuple(answers)),
+    "box": lambda prediction, answers: (_box_form(prediction), tuple(map(_box_form, answers))),
+}
+"""What each metric makes of a prediction and its answers before it compares them."""
+
+
+def compared(prediction: str, answers: Sequence[str], metric: Metric = "exact") -> Forms:
+    """The prediction and the answers in the forms that the metric compares: normalised texts, numbers, corners."""
+    return FORMS[metric](prediction, answers)
 
 
 def score(prediction: str, answers: Sequence[str], metric: Metric = "exact") -> float:

@@ -14,7 +14,11 @@ sounds alike."""
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What was asked, what came, and what it scored (0..1). `prompt` is all the text the model was given."""
+    """What was asked, what came, and what it scored (0..1). `prompt` is all the text the model was given.
+
+    `compared` and `compared_with` are the prediction and the answers in the forms that the metric compared; both are
+    empty where nothing was compared as text, as in a choice by likelihood, and in files of earlier versions.
+    """
 
     item: str
     family: str
@@ -24,6 +28,12 @@ class Answer:
     prediction: str
     answers: tuple[str, ...]
     score: float
+    compared: str = ""
+    compared_with: tuple[str, ...] = ()
+
+
+LATER = {"compared": "", "compared_with": ()}
+"""Fields that files of earlier versions lack."""
 
 
 def write_answers(answers: Iterable[Answer], path: Path) -> None:
@@ -43,11 +53,12 @@ def read_answers(path: Path) -> list[Answer]:
     for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             values = json.loads(line)
-            if not isinstance(values, dict) or set(values) != known:
+            if not isinstance(values, dict) or set(LATER | values) != known:
                 raise ValueError(f"wanted the fields {', '.join(sorted(known))}")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}, is not a saved answer: {error}") from error
-        answers.append(Answer(**{**values, "answers": tuple(values["answers"])}))
+        lists = {name: tuple(values.get(name, ())) for name in ("answers", "compared_with")}
+        answers.append(Answer(**{**values, **lists}))
     return answers
 
 

@@ -13,7 +13,7 @@ import torch
 from isthmus.branches import inputs_of, look
 from isthmus.data.sample import ImageRef, Sample, SoundRef, VideoRef
 from isthmus.encoders import Encoder, ImageSource
-from isthmus.evaluate.answers import first_answer, score
+from isthmus.evaluate.answers import Metric, compared, first_answer, score
 from isthmus.evaluate.blank import blanked
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, Control
@@ -171,6 +171,9 @@ def _prompt(model: VisionLanguageModel, item: Sample) -> str:
 
 def _scored(item: Sample, control: Control, prompt: str, prediction: str) -> Answer:
     answers = tuple(str(answer) for answer in item.meta.get("answers", ()))
+    metric: Metric = item.meta.get("metric", "exact")
+    earned = score(prediction, answers, metric)
+    given, wanted = compared(prediction, answers, metric)
     return Answer(
         item=item.id,
         family=str(item.meta.get("family", "")),
@@ -179,5 +182,7 @@ def _scored(item: Sample, control: Control, prompt: str, prediction: str) -> Ans
         prompt=prompt or question_of(item),
         prediction=prediction,
         answers=answers,
-        score=score(prediction, answers, item.meta.get("metric", "exact")),
+        score=earned,
+        compared=given,
+        compared_with=wanted,
     )

@@ -73,6 +73,21 @@ def plain_answer(text: str, flavour: VqaFlavour = "official") -> str:
     return plain_words(plain_punctuation(_one_line(text), flavour))
 
 
+def vqa_forms(prediction: str, answers: Sequence[str], flavour: VqaFlavour = "official") -> tuple[str, tuple[str, ...]]:
+    """Prediction and answers as a flavour compares them; the official one leaves both where all people agree."""
+    given = _one_line(prediction)
+    if flavour == "textvqa":
+        return plain_answer(prediction, flavour), tuple(plain_answer(answer, flavour) for answer in answers)
+    said = [answer if flavour == "lavis" else _one_line(answer) for answer in answers]
+    differ = len(set(said)) > 1
+    if differ or flavour == "lavis":
+        given = plain_answer(prediction)
+    if differ:
+        said = [plain_punctuation(one) for one in said]
+        said = [plain_words(one) for one in said] if flavour == "official" else said
+    return given, tuple(said)
+
+
 def vqa_accuracy(prediction: str, answers: Sequence[str], flavour: VqaFlavour = "official") -> float:
     """The mean over the people left out in turn of min(1, how many of the others said so / 3), in 0..1.
 
@@ -83,18 +98,7 @@ def vqa_accuracy(prediction: str, answers: Sequence[str], flavour: VqaFlavour = 
     """
     if not answers:
         raise ValueError(f"The prediction {prediction!r} has no answers to be compared with: give at least one.")
-    given = _one_line(prediction)
-    if flavour == "textvqa":
-        said = [plain_answer(answer, flavour) for answer in answers]
-        given = plain_answer(prediction, flavour)
-    else:
-        said = [answer if flavour == "lavis" else _one_line(answer) for answer in answers]
-        differ = len(set(said)) > 1
-        if differ or flavour == "lavis":
-            given = plain_answer(prediction)
-        if differ:
-            said = [plain_punctuation(one) for one in said]
-            said = [plain_words(one) for one in said] if flavour == "official" else said
+    given, said = vqa_forms(prediction, answers, flavour)
     agreeing = sum(one == given for one in said)
     return fmean(min(1.0, (agreeing - (one == given)) / 3) for one in said)
 

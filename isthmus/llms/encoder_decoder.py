@@ -4,15 +4,17 @@ Source: BLIP-2 (arXiv:2301.12597) section 3.2, the FlanT5 variant. Checked again
 forward on embeddings (tests/llms).
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, PreTrainedConfig
 
 from isthmus.adapters import add_lora
 from isthmus.llms.base import (
@@ -27,7 +29,7 @@ from isthmus.llms.base import (
     until_end,
     weight_products,
 )
-from isthmus.weights import quiet_transformers, resolve_model
+from isthmus.weights import names_in, quiet_transformers, resolve_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class EncoderDecoderLM(LLMConfig):
     kind: ClassVar[Kind] = "encoder-decoder"
 
     def skeleton(self) -> nn.Module:
-        """The model on the meta device: every shape, no weight."""
+        """The model on the meta device: every shape, no weight; with a head of its own where the checkpoint has one."""
         return _skeleton(resolve_model(self.name))
 
     def flops(self, num_tokens: int) -> int:
@@ -118,4 +120,30 @@ class EncoderDecoderLanguageModel(LanguageModel):
 def _skeleton(path: str) -> nn.Module:
     with torch.device("meta"):
         model: nn.Module = AutoModelForSeq2SeqLM.from_config(read_config(path), trust_remote_code=False)
+        if has_own_head(path):
+            model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))  # type: ignore
     return model
+
+
+def has_own_head(path: str) -> bool:
+    """Whether the output head is a table apart from the embedding, as in T5's 1.1 form and Flan-T5.
+
+    The configs of `transformers` 5 say of every T5 that it is not; on loading, a head that the checkpoint holds stays
+    apart all the same. So the names of a folder's weights are asked, else what `config.json` itself says.
+    """
+    names = _saved_names(Path(path))
+    if names:
+        return all(any(name.endswith(table) for name in names) for table in ("lm_head.weight", "shared.weight"))
+    try:
+        told, _ = PreTrainedConfig.get_config_dict(path)
+    except OSError as error:
+        raise ValueError(f"Cannot read the config of the language model {path!r}: {error}") from error
+    return told.get("text_config", told).get("tie_word_embeddings", True) is False
+
+
+def _saved_names(folder: Path) -> tuple[str, ...]:
+    """The names of the tensors of a folder in safetensors; none where it has no such file."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if index.is_file():
+        return tuple(json.loads(index.read_bytes())["weight_map"])
+    return names_in(whole) if whole.is_file() else ()

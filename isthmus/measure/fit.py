@@ -6,6 +6,7 @@ from typing import Any, Literal
 from isthmus.connectors.reading import Passes
 from isthmus.encoders import EncoderConfig
 from isthmus.measure.alignment import alignment_memory
+from isthmus.measure.inputs import ONE_IMAGE, Inputs
 from isthmus.measure.memory import TrainingMemory, training_memory
 from isthmus.model import Model
 
@@ -49,6 +50,7 @@ def fits(
     train: tuple[str, ...] = ("connector",),
     text_tokens: int = 64,
     image: tuple[int, int] | None = None,
+    inputs: Inputs = ONE_IMAGE,
     passes: Passes | None = None,
 ) -> tuple[Fit, ...]:
     """Every combination of precision and checkpointing, with the largest micro-batch that `budget` bytes hold.
@@ -64,7 +66,7 @@ def fits(
         for checkpointing in (False, True):
             variant = _variant(model, precision, checkpointing)
             if passes is None:
-                one = training_memory(variant, train=train, text_tokens=text_tokens, image=image)
+                one = training_memory(variant, train=train, text_tokens=text_tokens, image=image, inputs=inputs)
             else:
                 one = alignment_memory(variant, passes, train=train, text_tokens=text_tokens)
             fixed = one.total - one.activations

@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from isthmus.measure.cost import causal_flops
+from isthmus.measure.cost import Cost, causal_flops
+from isthmus.measure.inputs import input_plans
 from isthmus.model import Model
 
 SYMBOLS = (
@@ -37,8 +38,15 @@ def formulas(model: Model) -> Iterator[Formula]:
         for quantity in quantities:
             if config is not None and (model.llm is not None or part in ("encoder", "connector")):
                 yield Formula(part, quantity, _stated(getattr(type(config), quantity)))
+    for name, branch in model.branches.items():
+        for part in ("encoder", "connector", "arrange"):
+            for quantity in asked[part]:
+                yield Formula(f"{name} {part}", quantity, _stated(getattr(type(getattr(branch, part)), quantity)))
     if model.llm is not None and model.llm.kind == "causal":
         yield Formula("llm", "causal flops", _stated(causal_flops))
+    if model.llm is not None:
+        yield Formula("all", "visual tokens", _stated(input_plans))
+        yield Formula("all", "prefill flops", _stated(Cost.prefill_flops))
     yield Formula("all", "training flops", "forward of what is frozen in front, 3 x what learns, 2 x what is behind it")
 
 

@@ -21,6 +21,7 @@ from isthmus.encoders import EncoderConfig, PairedEncoder, StackedVisionEncoder,
 from isthmus.features import Features, FeatureShape, LLMShape, Text
 from isthmus.llms import LLMConfig
 from isthmus.measure.cost import Cost, PartCost, cost
+from isthmus.measure.inputs import ONE_IMAGE, Inputs
 from isthmus.measure.known import offline
 from isthmus.measure.parameters import below
 from isthmus.model import Model
@@ -51,17 +52,18 @@ def training_memory(
     samples: int = 1,
     text_tokens: int = 64,
     image: tuple[int, int] | None = None,
+    inputs: Inputs = ONE_IMAGE,
 ) -> TrainingMemory:
-    """Memory of a forward and backward pass over `samples` prompts of one image and `text_tokens` each.
+    """Memory of a forward and backward pass over `samples` prompts of these inputs and `text_tokens` each.
 
-    Branches for video and audio count with one view, where a stage has them and something of theirs learns.
+    A branch for video or audio of which something learns counts with its views in the prompt, one where it has none.
 
     Raises:
         ValueError: as `cost` does.
     """
     known = offline(model)
     assert known.llm is not None or known.target()
-    bill = cost(model, train=train, image=image, text_tokens=text_tokens)
+    bill = cost(model, train=train, image=image, text_tokens=text_tokens, inputs=inputs)
     parts = {f"{name}": (part, precision_of(getattr(known, name))) for name, part in bill.parts.items()}
     for branch in bill.branches:
         config = known.branches[branch.name]
@@ -72,8 +74,9 @@ def training_memory(
     for branch in bill.branches:
         config = known.branches[branch.name]
         if branch.learned:
+            views, learns = max(1, branch.views), branch.connector.learned > 0
             activations += _connector_activations(
-                config.connector, config.encoder.shape(), known.target(), 1, branch.connector.learned > 0
+                config.connector, config.encoder.shape(), known.target(), views, learns
             )
     return held(parts.values(), activations=samples * activations)
 

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from isthmus.config import from_json, to_json
 from isthmus.runs import STAGE_FILE, Run, goes_on_from
 from isthmus.train import checkpoint, sharding
 from isthmus.train.loop import train
+from isthmus.train.options import AS_IT_IS, RunOptions
 from isthmus.train.stage import TYPES as STAGE_TYPES
 from isthmus.train.stage import Stage
 
@@ -70,25 +71,23 @@ def train_chain(
     resume: bool = False,
     start: Path | None = None,
     progress: bool = True,
-    tensorboard: bool = False,
-    shard: bool = False,
-    pack: bool = False,
+    options: RunOptions = AS_IT_IS,
     main: bool = True,
     on_stage: Callable[[Stage, Run], None] | None = None,
 ) -> tuple[Run, ...]:
     """Train every stage that is not finished, each from the run before it; the runs in their order.
 
     A chain that was stopped at any moment and resumed has the weights of an unbroken one. `start` is the run that the
-    first stage starts from, where it starts from one. `main` says that this process writes the chain's file. `shard`
-    and `pack` are for the stages with a language model.
-    `on_stage` is called with each finished stage.
+    first stage starts from, where it starts from one. `main` says that this process writes the chain's file. Of
+    `options`, `shard` and `pack` are for the stages with a language model. `on_stage` is called with each finished
+    stage.
 
     Raises:
         ValueError: the folder holds another chain, or a chain and not `resume`; `shard` with one process or without
             any language model; what `train` raises.
     """
     chain.check()
-    if shard:
+    if options.shard:
         sharded = next((stage for stage in chain.stages if stage.model.llm is not None), chain.stages[0])
         sharding.check(sharded, int(os.environ.get("WORLD_SIZE", "1")))
     path = folder / CHAIN_FILE
@@ -105,17 +104,8 @@ def train_chain(
     runs: list[Run] = []
     for stage, place in zip(chain.stages, chain.folders(folder), strict=True):
         begun = (place / STAGE_FILE).is_file()
-        speaks = stage.model.llm is not None
-        run = train(
-            stage,
-            place,
-            resume=begun,
-            start=start,
-            progress=progress,
-            tensorboard=tensorboard,
-            shard=shard and speaks,
-            pack=pack and speaks,
-        )
+        fit = options if stage.model.llm is not None else replace(options, shard=False, pack=False)
+        run = train(stage, place, resume=begun, start=start, progress=progress, options=fit)
         if on_stage is not None:
             on_stage(stage, run)
         runs.append(run)

@@ -21,6 +21,15 @@ def at_step(model: Model, seed: int, step: int) -> Model:
     )
 
 
+def at_most(model: Model) -> Model:
+    """The model with its connectors' choices for the step that takes the most tokens."""
+    video, audio = (
+        None if branch is None else replace(branch, connector=branch.connector.at_most())
+        for branch in (model.video, model.audio)
+    )
+    return replace(model, connector=model.connector.at_most(), video=video, audio=audio)
+
+
 @contextmanager
 def drawn(model: VisionLanguageModel, seed: int, step: int) -> Iterator[None]:
     """Inside, the built model follows its connectors' choices for this step; after it, those of its config again."""

@@ -18,6 +18,7 @@ from isthmus.encoders.cached import CachedEncoder, ImageSource
 from isthmus.features import BranchName
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.train.drawn import at_step
+from isthmus.train.lengths import Fits, unfit
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.randomness import seed_of
 from isthmus.train.remember import remembered
@@ -108,6 +109,7 @@ class Feed:
         self.share = stage.batch_size // num_ranks
         self.micro = min(self.share, stage.micro_batch_size or self.share)
         single = stage.model.llm is None or stage.model.llm.kind == "encoder-decoder"
+        self.fits = None if stage.model.llm is None else Fits(stage.model, model.tokenizer)
         mixed = partial(
             Mixture,
             remembered(stage.data),
@@ -122,11 +124,15 @@ class Feed:
         self.seen = Seen(self.looks, check)
         self.seen_plain = self.seen if self.looks is self.plain_looks else Seen(self.plain_looks, check)
         self.unchecked = plain
-        self.mixture = mixed(accept=self.seen)
+        self.mixture = mixed(accept=self.seen, fits=self.fits)
         self.held_out: Mixture | None = None
         if stage.validation:
             self.held_out = Mixture(
-                remembered(stage.validation), seed=0, accept=self.seen_plain, single_exchange=single
+                remembered(stage.validation),
+                seed=0,
+                accept=self.seen_plain,
+                fits=self.fits,
+                single_exchange=single,
             )
 
     def step(self, step: int) -> list[Batch]:
@@ -153,7 +159,7 @@ class Feed:
         once = list({id(one): one for one in kept}.values())
         before = sum(one.encoder_calls for one in once)
         first = first_step * self.stage.batch_size
-        last = min(self.num_steps * self.stage.batch_size, first + len(self.unchecked))
+        last = min(self._end, first + len(self.unchecked))
         work = [(self.seen, self.unchecked, range(first + self.rank, last, self.num_ranks))]
         if self.held_out is not None:
             ahead = Mixture(remembered(self.stage.validation), seed=0, accept=_accept_all)
@@ -166,6 +172,29 @@ class Feed:
                 done += len(chunk)
                 display.update(Progress(name=self.stage.name, phase="features", done=done, total=total))
         return sum(one.encoder_calls for one in once) - before
+
+    def unfit(self, display: ProgressDisplay, first_step: int = 0) -> list[str]:
+        """Why the model refuses samples that the coming steps and validation read, of this process's share.
+
+        Without a language model there is no such length.
+        """
+        if self.fits is None:
+            return []
+        coming = range(first_step * self.stage.batch_size + self.rank, self._end, self.num_ranks)
+        work = [(self.stage.data, self.unchecked, coming)]
+        if self.held_out is not None:
+            work.append((self.stage.validation, self.held_out, range(self.rank, len(self.held_out), self.num_ranks)))
+
+        def tell(done: int, total: int) -> None:
+            if done == total or display.due:
+                display.update(Progress(name=self.stage.name, phase="lengths", done=done, total=total))
+
+        return unfit(work, self.fits, tell)
+
+    @property
+    def _end(self) -> int:
+        """The position behind the run's last."""
+        return self.num_steps * self.stage.batch_size
 
     def skipped(self) -> list[str]:
         """Which samples this process could not use so far: `source/number`, of training and of validation."""

@@ -14,6 +14,7 @@ from isthmus.runs import BEST_FILE, FINISHED_FILE, STAGE_FILE, Run
 from isthmus.train import checkpoint, sharding
 from isthmus.train.journal import Journal
 from isthmus.train.objectives.base import NotFiniteError
+from isthmus.train.options import AS_IT_IS, RunOptions
 from isthmus.train.progress import Progress, ProgressDisplay
 from isthmus.train.setup import Setup, clear_folder, open_folder, set_up
 from isthmus.train.stage import Stage
@@ -30,17 +31,13 @@ def train(
     start: Path | None = None,
     progress: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
-    tensorboard: bool = False,
-    shard: bool = False,
-    pack: bool = False,
+    options: RunOptions = AS_IT_IS,
 ) -> Run:
     """Train a stage into a run folder and return the finished run.
 
     `start` is the run folder that `stage.start_from` resolves to; without it the latest finished run is found.
     `progress` says what learns and draws a bar (plain lines without a terminal); `on_progress` is called about once a
     second. Two runs of one stage are equal bit for bit, and so is a run that was killed at any moment and resumed.
-    `shard` cuts the language model's layers over the processes, which changes memory and nothing else: the folder is
-    the same. `pack` reads the rows of a batch one after another in as few as hold them; losses are equal to rounding.
 
     Raises:
         ValueError: the folder holds another run, or a run and not `resume`; `start` is missing or does not fit; a
@@ -51,7 +48,7 @@ def train(
     # Where only some objectives of alignment are asked for, heads and streams of the others get no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=stage.model.llm is None)
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[parallel])
-    if shard:
+    if options.shard:
         sharding.check(stage, accelerator.num_processes)
     with (
         torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
@@ -60,13 +57,13 @@ def train(
         begun = (folder / STAGE_FILE).is_file()
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
             try:
-                setup = set_up(stage, folder, accelerator=accelerator, display=display, shard=shard, pack=pack)
+                setup = set_up(stage, folder, accelerator=accelerator, display=display, options=options)
             except ValueError:
                 if not begun and accelerator.is_main_process:
                     clear_folder(folder)
                 raise
             display.tell(setup.what_learns())
-            Training(setup, folder, display=display, tensorboard=tensorboard).run()
+            Training(setup, folder, display=display, tensorboard=options.tensorboard).run()
     accelerator.wait_for_everyone()
     return Run(folder)
 

@@ -10,14 +10,15 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-Phase = Literal["features", "train", "validate"]
+Phase = Literal["lengths", "features", "train", "validate"]
 _PLAIN_EVERY_S = 10.0
 _CALL_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where a run is. `done` of `total` are images while features are computed, steps while training."""
+    """Where a run is. `done` of `total` are samples while lengths are checked, then images while features are computed,
+    then steps."""
 
     name: str
     phase: Phase

@@ -1,7 +1,7 @@
 """Samples made once: the datasets of a process, with what they gave kept in memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
@@ -53,4 +53,4 @@ _OPENED: OrderedDict[SourceConfig, RememberedDataset] = OrderedDict()
 
 def remembered(sources: tuple[Source, ...]) -> tuple[Source, ...]:
     """The same sources, remembered."""
-    return tuple(Source(of=Remembered(of=source.of), weight=source.weight) for source in sources)
+    return tuple(replace(source, of=Remembered(of=source.of)) for source in sources)

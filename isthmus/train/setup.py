@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 
 from isthmus import __version__
@@ -32,9 +33,13 @@ from isthmus.train.feed import Feed
 from isthmus.train.objectives.shared import Part, Shared
 from isthmus.train.objectives.whole import read_vectors
 from isthmus.train.optimizer import load_optimizer_tensors, optimizer_tensors
+from isthmus.train.options import AS_IT_IS, RunOptions
 from isthmus.train.progress import ProgressDisplay
 from isthmus.train.randomness import seed_torch
 from isthmus.train.stage import Stage
+
+MOST_NAMED = 5
+"""Of the samples that the model refuses, so many are named."""
 
 
 class Losses(nn.Module):
@@ -200,23 +205,18 @@ def _fingerprint(model: Model, part: str) -> str | None:
 
 
 def set_up(
-    stage: Stage,
-    folder: Path,
-    *,
-    accelerator: Accelerator,
-    display: ProgressDisplay,
-    shard: bool = False,
-    pack: bool = False,
+    stage: Stage, folder: Path, *, accelerator: Accelerator, display: ProgressDisplay, options: RunOptions = AS_IT_IS
 ) -> Setup:
     """Build the model, load start and save, freeze, shard it and pack its rows if asked, warm the feature cache.
 
     Raises:
-        ValueError: `train` names nothing, weights do not fit, no usable data, or rows that cannot be packed.
+        ValueError: `train` names nothing, weights do not fit, no usable data, samples that the model refuses, or rows
+            that cannot be packed.
     """
     start = _read_start(folder)
     model = build_model(stage, tuned=start is not None and any(name.startswith("encoder.") for name in start[1]))
     kept = set() if start is None else _load_start(model, *start)
-    if pack:
+    if options.pack:
         pack_rows(model)
     freeze.apply(model, stage.train)
     recompute.apply(model)
@@ -226,7 +226,7 @@ def set_up(
     saved = checkpoint.latest(folder)
     if saved is not None:
         _load_save(model, saved, kept)
-    if shard:
+    if options.shard:
         sharding.apply(model, accelerator.device)
     model.to(accelerator.device)
     optimizer = stage.optimizer.build(model.named_parameters())
@@ -235,27 +235,19 @@ def set_up(
         own = sharding.own_parts(saved.optimizer(), dict(model.named_parameters()))
         load_optimizer_tensors(optimizer, own)
     losses = Losses(model, stage)
-    feed = Feed(
-        stage,
-        model,
-        device=accelerator.device,
-        rank=accelerator.process_index,
-        num_ranks=accelerator.num_processes,
-    )
-    feed.warm(display, 0 if saved is None else saved.step)
-    accelerator.wait_for_everyone()
+    feed = _ready_feed(stage, model, accelerator, display, 0 if saved is None else saved.step)
     return Setup(
         stage=stage,
         accelerator=accelerator,
         model=model,
         losses=losses,
-        module=losses if shard else accelerator.prepare_model(losses),
+        module=losses if options.shard else accelerator.prepare_model(losses),
         optimizer=optimizer,
         feed=feed,
         report=freeze.report(model, optimizer),
         kept=frozenset(kept),
         saved=saved,
-        sharded=shard,
+        sharded=options.shard,
     )
 
 
@@ -272,6 +264,24 @@ def build_model(stage: Stage, *, tuned: bool = False) -> VisionLanguageModel:
         if stage.learns_in(f"{name}.encoder"):
             model.branches[name].encoder = branch.encoder.build().requires_grad_(False)
     return model
+
+
+def _ready_feed(
+    stage: Stage, model: VisionLanguageModel, accelerator: Accelerator, display: ProgressDisplay, first_step: int
+) -> Feed:
+    """The feed of this process, its samples looked at and its features kept."""
+    rank, num_ranks = accelerator.process_index, accelerator.num_processes
+    feed = Feed(stage, model, device=accelerator.device, rank=rank, num_ranks=num_ranks)
+    reasons = gather_object(feed.unfit(display, first_step))
+    if reasons:
+        named = "\n  ".join([*reasons[:MOST_NAMED], *(["..."] if len(reasons) > MOST_NAMED else [])])
+        raise ValueError(
+            f"{len(reasons)} of the samples that this run would read do not fit its model:\n  {named}\n"
+            f"Mend them, or leave such samples out with unfit='skip' of their source (--data.0.unfit skip)."
+        )
+    feed.warm(display, first_step)
+    accelerator.wait_for_everyone()
+    return feed
 
 
 def pack_rows(model: VisionLanguageModel) -> None:

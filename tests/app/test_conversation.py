@@ -16,7 +16,9 @@ from isthmus.connectors import GatedCrossAttentionConfig, MlpConfig, PerceiverCo
 from isthmus.connectors.arrange import DeepStack
 from isthmus.data.frames import UniformFrames
 from isthmus.data.images import FileImage
+from isthmus.data.interleave import few_shot
 from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
+from isthmus.data.sample import Sample, Turn
 from isthmus.data.sound import FileSound
 from isthmus.data.video import FileVideo
 from isthmus.encoders import VisionEncoder
@@ -156,10 +158,39 @@ def test_what_is_too_long_leaves_the_conversation_as_it_was(root: Path) -> None:
         chat.say("x" * 200)
     assert chat.turns == []
     assert len(chat.attached) == 1
-    with pytest.raises(ValueError, match="Leave <image> out"):
-        chat.say("<image> what?")
+    with pytest.raises(ValueError, match=r"holds <image> <image>, and the files are <image>\. Write one mark"):
+        chat.say("<image> or <image>?")
     with pytest.raises(ValueError, match="one beam"):
         Conversation(chat.model, Generation(num_beams=2))
+
+
+def test_attached_pictures_stand_where_their_marks_do(root: Path) -> None:
+    chat = Conversation(build(config(root)), SHORT)
+    for name in ("red.png", "blue.png"):
+        chat.attach("image", picture(root, name))
+    said = chat.say("is <image> like <image>?")
+    assert chat.turns[0].text == "is <image> like <image>?"
+    assert said == chat.model.answer([replace(chat.sample(), turns=tuple(chat.turns[:1]))], SHORT)[0]
+    with pytest.raises(ValueError, match=r"holds <image>, and no file came with it"):
+        chat.say("and <image>?")
+
+
+def test_examples_stand_before_the_chat_and_stay(root: Path) -> None:
+    model = build(config(root))
+    turns = (Turn(role="user", text="<image>\na?"), Turn(role="assistant", text="b"))
+    example = Sample(id="0", turns=turns, images=(picture(root, "red.png"),))
+    chat = Conversation(model, SHORT, examples=[example])
+    chat.attach("image", picture(root, "blue.png"))
+    said = chat.say("a?")
+    asked = Sample(id="1", turns=turns[:1], images=(picture(root, "blue.png"),))
+    assert said == model.answer([few_shot([example], asked)], SHORT)[0]
+    assert chat.num_visual_tokens == 2 * 16
+    chat.clear()
+    assert tuple(chat.turns) == turns
+    chat.attach("image", picture(root, "blue.png"))
+    assert chat.say("a?") == said
+    with pytest.raises(ValueError, match="'1' ends without an answer"):
+        Conversation(model, SHORT, examples=[asked])
 
 
 def test_sampling_repeats_by_its_seed(root: Path) -> None:

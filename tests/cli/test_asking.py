@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tiny_ears import save_ear
 
-from isthmus.app.files import file_input, frames_of, kind_of
+from isthmus.app.files import Videos, file_input, frames_of, kind_of
 from isthmus.branches import Branch
 from isthmus.cli.main import MISTAKE, main
 from isthmus.connectors import VideoQFormerConfig
@@ -130,12 +130,13 @@ def test_several_files_examples_frames_and_tiles(
 def test_a_video_is_seen_at_as_many_frames_as_the_encoder_takes() -> None:
     clips = Branch(encoder=VideoEncoder(max_frames=4), connector=VideoQFormerConfig())
     for model in (Model(video=clips), Model(encoder=clips.encoder, connector=clips.connector)):
-        assert frames_of("", model) == UniformFrames(num=4)
-        assert frames_of("fps:2", model) == FramesPerSecond(rate=2.0, max_frames=4)
+        assert frames_of(Videos(), model) == UniformFrames(num=4)
+        assert frames_of(Videos(frames="fps:2"), model) == FramesPerSecond(rate=2.0, max_frames=4)
         with pytest.raises(ValueError, match=r"'uniform:8' may be 8, .* takes clips of 4 at most\. Choose uniform:4"):
-            frames_of("uniform:8", model)
-    assert frames_of("", Model()) == UniformFrames()
-    assert frames_of("keyframes", Model()) == Keyframes(max_frames=32)
+            frames_of(Videos(frames="uniform:8"), model)
+        assert frames_of(Videos(frames="uniform:8", mosaic=4), model) == UniformFrames(num=8)
+    assert frames_of(Videos(), Model()) == UniformFrames()
+    assert frames_of(Videos(frames="keyframes"), Model()) == Keyframes(max_frames=32)
     with pytest.raises(ValueError, match=r"max_tiles=40 is for .* this run has VisionEncoder, tiles=OneView"):
         with_tiles(Model(), 40)
 

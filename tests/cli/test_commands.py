@@ -30,7 +30,9 @@ def test_train_evaluate_and_ask(tmp_path: Path, tiny: list[str], capsys: pytest.
     assert "world/count" in capsys.readouterr().out
     answers = (folder / "report" / "answers-none.jsonl").read_text().splitlines()
     assert len(answers) == 6
-    assert {"prompt", "prediction", "answers", "score"} <= set(json.loads(answers[0]))
+    lines = [json.loads(line) for line in answers]
+    assert {"prompt", "prediction", "answers", "score"} <= set(lines[0])
+    assert all(line["score"] == float(line["compared"] in line["compared_with"]) for line in lines)
 
     picture = tmp_path / "picture.png"
     Image.new("RGB", (40, 30), "red").save(picture)

@@ -64,7 +64,22 @@ def test_answers_come_in_order_and_are_scored(
     answers = evaluate(model, items, encoder=encoder, batch_size=2)
     assert [answer.prediction for answer in answers] == ["red", "green", "blue"]
     assert [answer.score for answer in answers] == [1.0, 1.0, 0.0]
+    assert [(answer.compared, answer.compared_with) for answer in answers] == [
+        ("red", ("red",)), ("green", ("green",)), ("blue", ("yellow",)),
+    ]  # fmt: skip
     assert [len(batch) for batch in asked] == [2, 1]
+
+
+def test_what_is_compared_is_kept_beside_what_was_said(
+    model: VisionLanguageModel, encoder: CachedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_ask", lambda model, items, sight, options: [("", "A Red one!") for _ in items])
+    wanted = item(0, answer="the Red one")
+    boxed = replace(wanted, id="boxed", meta={**wanted.meta, "answers": ("(1,2),(3,4)",), "metric": "box"})
+    words, box = evaluate(model, [wanted, boxed], encoder=encoder)
+    assert (words.prediction, words.answers, words.score) == ("A Red one!", ("the Red one",), 1.0)
+    assert (words.compared, words.compared_with) == ("red 1", ("red 1",))
+    assert (box.prediction, box.compared, box.compared_with) == ("A Red one!", "", ("(1,2),(3,4)",))
 
 
 def test_equal_prompts_are_answered_once(

@@ -17,7 +17,7 @@ from torch import Tensor
 from isthmus.data.collate import Batch
 from isthmus.exchange import import_native
 from isthmus.exchange.equality import logits
-from isthmus.exchange.importing import check_ready
+from isthmus.exchange.importing import check_ready, fit_of
 from isthmus.features import Text
 from isthmus.llms import Generation
 from isthmus.model import VisionLanguageModel
@@ -202,10 +202,17 @@ def test_an_image_processor_that_makes_other_pixels_is_refused(about: dict[str, 
         check_ready({**tiny.PREPROCESSOR, **about}, 16)
 
 
-def test_what_processors_say_in_other_words_is_taken() -> None:
-    check_ready(tiny.PREPROCESSOR, 16)
-    check_ready({"do_center_crop": True, "size": {"shortest_edge": 24}, "crop_size": {"height": 16, "width": 16}}, 16)
-    check_ready({"size": {"shortest_edge": 378, "longest_edge": 980}, "rescale_factor": 0.00392156862745098}, 16)
+@pytest.mark.parametrize(
+    ("about", "fit"),
+    [
+        (tiny.PREPROCESSOR, "squash"),
+        ({"do_center_crop": True, "size": {"shortest_edge": 24}, "crop_size": {"height": 16, "width": 16}}, "crop"),
+        ({"size": {"shortest_edge": 378, "longest_edge": 980}, "rescale_factor": 0.00392156862745098}, "squash"),
+    ],
+)
+def test_what_processors_say_in_other_words_is_taken(about: dict[str, Any], fit: str) -> None:
+    check_ready(about, 16)
+    assert fit_of(about) == fit
 
 
 def test_a_q_former_that_reads_text_in_blip2_is_refused(tmp_path: Path) -> None:

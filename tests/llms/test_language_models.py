@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import CONFIGS, byte_tokenizer, save_model
+from tiny_models import CONFIGS, T5, byte_tokenizer, save_model
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import T5ForConditionalGeneration
 
 from isthmus.features import LLMShape
 from isthmus.llms import CausalLM, EncoderDecoderLM, Generation, LanguageModel, LayerState, LLMConfig
+from isthmus.llms.encoder_decoder import has_own_head
+from isthmus.weights import quiet_transformers
 
 FAMILIES = (*CONFIGS, "t5")
 
@@ -342,3 +345,29 @@ def test_a_length_penalty_without_beams_is_refused() -> None:
 def test_a_way_of_writing_that_writes_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Generation(**wrong)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_head_of_its_own_counts_as_it_is_loaded(tmp_path: Path, own: bool) -> None:
+    """`transformers` writes `tie_word_embeddings: true` beside every T5, whatever its weights are."""
+    with quiet_transformers():
+        made = T5ForConditionalGeneration(T5)
+        if own:
+            made.lm_head.weight = torch.nn.Parameter(torch.randn_like(made.lm_head.weight))
+            made.all_tied_weights_keys.pop("lm_head.weight")
+        made.save_pretrained(tmp_path)
+    byte_tokenizer(bos=False).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is True
+    chosen = EncoderDecoderLM(name=str(tmp_path), max_tokens=32)
+    assert has_own_head(str(tmp_path)) is own
+    assert chosen.parameters() == sum(weight.numel() for weight in chosen.build().model.parameters())
+
+
+@pytest.mark.parametrize("said", [True, False, None])
+def test_without_weights_the_config_says_whose_head_it_is(tmp_path: Path, said: bool | None) -> None:
+    numbers = {"model_type": "t5", "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
+    numbers |= {"vocab_size": 100} | ({} if said is None else {"tie_word_embeddings": said})
+    for place, written in ((tmp_path / "t5", numbers), (tmp_path / "blip2", {"text_config": numbers})):
+        place.mkdir()
+        (place / "config.json").write_text(json.dumps({"model_type": "blip-2", **written}))
+        assert has_own_head(str(place)) is (said is False)

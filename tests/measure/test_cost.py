@@ -1,6 +1,7 @@
 """Costs against published counts, hand-computed integers and torch's own counter."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.connectors import AveragePoolConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.encoders import VisionEncoder
-from isthmus.llms import CausalLM
+from isthmus.llms import CausalLM, EncoderDecoderLM
 from isthmus.measure import Cost, cost
 from isthmus.measure.cost import causal_flops
 from isthmus.measure.known import FOLDER, known_names, offline
@@ -91,6 +92,39 @@ def blip2(folder: Path, llm: str) -> Model:
     (folder / "config.json").write_text(json.dumps(numbers))
     encoder = VisionEncoder(name=str(folder), image_size=224, class_token=True)
     return Model(encoder=encoder, connector=QFormerConfig(), llm=CausalLM(name=llm, max_tokens=2_048))
+
+
+def flan_t5_xxl(folder: Path) -> str:
+    """The numbers of google/flan-t5-xxl."""
+    numbers = {
+        "model_type": "t5",
+        "d_model": 4_096,
+        "d_kv": 64,
+        "d_ff": 10_240,
+        "num_layers": 24,
+        "num_heads": 64,
+        "feed_forward_proj": "gated-gelu",
+        "tie_word_embeddings": False,
+        "vocab_size": 32_128,
+    }
+    (folder / "config.json").write_text(json.dumps(numbers))
+    return str(folder)
+
+
+def test_the_head_of_flan_t5_is_a_table_of_its_own(tmp_path: Path) -> None:
+    table, width = 32_128 * 2_048, 2_048
+    blocks = 24 * (4 * width**2 + 3 * width * 5_120 + 2 * width) + 24 * (8 * width**2 + 3 * width * 5_120 + 3 * width)
+    ends = 2 * (32 * 32 + width)  # relative positions and the last norm, of encoder and decoder
+    assert 2 * table + blocks + ends == 2_849_757_184
+    model = replace(llava(), llm=EncoderDecoderLM(name="google/flan-t5-xl", precision="bfloat16"))
+    bill = cost(model, train=("connector", "llm.model.lm_head"))
+    assert bill.llm.parameters == 2_849_757_184
+    assert bill.llm.learned == table == 65_798_144
+    assert bill.head_flops == 2 * table
+    with pytest.raises(ValueError, match=r"No parameter is called 'llm\.model\.lm_head'"):
+        cost(replace(model, llm=EncoderDecoderLM()), train=("llm.model.lm_head",))
+    largest = EncoderDecoderLM(name=flan_t5_xxl(tmp_path))
+    assert largest.parameters() == 11_135_332_352
 
 
 def test_llm_flops_are_what_torch_counts() -> None:

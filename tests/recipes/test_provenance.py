@@ -43,6 +43,7 @@ def test_leaves_of_nested_configs() -> None:
         ("of.split", "train"),
         ("weight", 2.0),
         ("whole_batches", False),
+        ("unfit", "refuse"),
     ]
 
 

@@ -25,6 +25,7 @@ from isthmus.data.sources import Source
 from isthmus.model import VisionLanguageModel
 from isthmus.train import loop, sharding
 from isthmus.train.loop import train
+from isthmus.train.options import RunOptions
 from isthmus.train.stage import AdamW, Stage
 from isthmus.train.steps import Steps
 
@@ -103,7 +104,7 @@ def run_job(models: Path, root: Path, job: str) -> None:
     how, _, part = way.partition("-")
     folder, stage, shard = root / place, stage_of(models, kind), how == "sharded"
     if part != "stopped":
-        train(stage, folder, progress=False, shard=shard, resume=part == "resumed")
+        train(stage, folder, progress=False, options=RunOptions(shard=shard), resume=part == "resumed")
         return
     taken = Steps.take
 
@@ -114,7 +115,7 @@ def run_job(models: Path, root: Path, job: str) -> None:
 
     loop.Steps.take = take  # type: ignore[method-assign]
     try:
-        train(stage, folder, progress=False, shard=shard)
+        train(stage, folder, progress=False, options=RunOptions(shard=shard))
     except StoppedError:
         return
     finally:

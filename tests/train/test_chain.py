@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,9 @@ from isthmus.config import from_json, to_json
 from isthmus.evaluate.sight import OwnEncoder, open_run
 from isthmus.runs import Run
 from isthmus.train.chain import CHAIN_FILE, TYPES, Chain, read_chain, train_chain
-from isthmus.train.loop import Training
-from isthmus.train.stage import AdamW
+from isthmus.train.loop import Training, train
+from isthmus.train.options import RunOptions
+from isthmus.train.stage import AdamW, Stage
 from isthmus.train.steps import Steps
 
 KNOWN = {**TYPES, "Swatches": Swatches}
@@ -48,6 +50,23 @@ def test_the_second_stage_starts_from_the_weights_of_the_first(root: Path, tmp_p
     assert second.stage_json["start"]["folder"] == str(first.folder.resolve())
     assert read_chain(tmp_path / "c", KNOWN) == chain
     assert from_json(to_json(chain), KNOWN) == chain
+
+
+def test_rows_are_packed_where_there_is_a_language_model(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, RunOptions]] = []
+
+    def watched(stage: Stage, folder: Path, *, options: RunOptions, **others: Any) -> Run:
+        asked.append((stage.name, options))
+        return train(stage, folder, options=options, **others)
+
+    monkeypatch.setattr("isthmus.train.chain.train", watched)
+    options = RunOptions(pack=True, tensorboard=True)
+    _, second = train_chain(tiny_chain(root), tmp_path / "c", progress=False, options=options)
+    assert asked == [("tiny/one", RunOptions(tensorboard=True)), ("tiny/two", options)]
+    assert second.finished
+    assert list((tmp_path / "c" / "1-one" / "tensorboard").glob("events*"))
 
 
 @pytest.mark.parametrize("stop", [0, 1, 3])

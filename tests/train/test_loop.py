@@ -19,6 +19,7 @@ from isthmus.llms.packing import Packed, pack
 from isthmus.runs import Run
 from isthmus.train import checkpoint
 from isthmus.train.loop import train
+from isthmus.train.options import RunOptions
 from isthmus.train.progress import Progress
 from isthmus.train.setup import build_model
 from isthmus.train.stage import TYPES, AdamW, Stage, read_stage
@@ -228,9 +229,9 @@ def test_progress_is_told_and_the_stage_is_saved(root: Path, tmp_path: Path) -> 
     told: list[Progress] = []
     stage = tiny_stage(root, steps=2)
     run = go(stage, tmp_path / "run", on_progress=told.append)
-    assert [one.phase for one in told if one.done == one.total] == ["features", "train", "validate"]
+    assert [one.phase for one in told if one.done == one.total] == ["lengths", "features", "train", "validate"]
     assert told[-1].done == told[-1].total == 6
-    assert "tiny features" in str(told[0])
+    assert "tiny lengths 1/14" in str(told[0])
     saved = json.loads((tmp_path / "run" / "stage.json").read_text())
     assert saved["model_fingerprint"] == stage.model.fingerprint()
     types = {"Swatches": Swatches}
@@ -264,7 +265,7 @@ def test_a_packed_run_has_the_losses_of_an_unpacked_one(
 
     monkeypatch.setattr("isthmus.llms.causal.pack", noted)
     for packs in (False, True):
-        run = go(stage, tmp_path / f"{packs}", pack=packs)
+        run = go(stage, tmp_path / f"{packs}", options=RunOptions(pack=packs))
         losses.append([line["loss"] for line in run.log() if "loss" in line] + [run.result["validation_loss"]])
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert sum(fewer) >= 3
@@ -272,7 +273,7 @@ def test_a_packed_run_has_the_losses_of_an_unpacked_one(
 
 def test_packing_without_a_causal_language_model_is_refused(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Packing is for a causal language model"):
-        go(tiny_stage(root, "t5"), tmp_path / "run", pack=True)
+        go(tiny_stage(root, "t5"), tmp_path / "run", options=RunOptions(pack=True))
 
 
 def test_fresh_weights_do_not_depend_on_whether_the_encoder_is_loaded(root: Path) -> None:

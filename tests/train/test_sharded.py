@@ -21,6 +21,7 @@ from isthmus.runs import Run
 from isthmus.train import checkpoint, freeze, sharding
 from isthmus.train.chain import Chain, train_chain
 from isthmus.train.loop import train
+from isthmus.train.options import RunOptions
 
 RUNS = tuple(kind for kind in KINDS if kind != "watched")
 
@@ -111,13 +112,13 @@ def test_a_process_holds_its_half_of_every_layer(root: Path, tmp_path: Path) -> 
 def test_one_process_and_models_without_a_language_model_are_refused(root: Path, tmp_path: Path) -> None:
     stage, alone = tiny_stage(root), tiny_stage1(root)
     with pytest.raises(ValueError, match=r"several processes, and there is one.*torchrun"):
-        train(stage, tmp_path / "run", progress=False, shard=True)
+        train(stage, tmp_path / "run", progress=False, options=RunOptions(shard=True))
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="'tiny1' has none"):
         sharding.check(alone, 2)
     chain = Chain(name="two", stages=(stage, replace(stage, name="later", start_from="tiny")))
     with pytest.raises(ValueError, match="several processes"):
-        train_chain(chain, tmp_path / "chain", progress=False, shard=True)
+        train_chain(chain, tmp_path / "chain", progress=False, options=RunOptions(shard=True))
     assert not (tmp_path / "chain").exists()
 
 

@@ -48,6 +48,8 @@ class Swatches(SourceConfig):
     empty: tuple[int, ...] = ()
     """Those whose answer has no word."""
     first: int = 0
+    long: tuple[int, ...] = ()
+    """Those whose question is longer than the language model takes."""
 
     def build(self) -> Dataset:
         return SwatchSamples(self)
@@ -65,8 +67,9 @@ class SwatchSamples:
         colour = COLOURS[number % len(COLOURS)]
         blind = bool(self.config.text_every) and index % self.config.text_every == 0
         told = colour if number % 2 else f"It is {colour}"
+        asked = f"What colour is {number}?" * (10 if index in self.config.long else 1)
         turns = (
-            Turn(role="user", text=f"{'' if blind else IMAGE_MARK}What colour is {number}?"),
+            Turn(role="user", text=f"{'' if blind else IMAGE_MARK}{asked}"),
             Turn(role="assistant", text=" " if index in self.config.empty else told),
         )
         image = Swatch(colour=colour, number=number, broken=index in self.config.broken)

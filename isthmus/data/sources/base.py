@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from isthmus.data.sample import Sample
 
@@ -38,6 +38,9 @@ class Source:
     whole_batches: bool = False
     """A batch is of this source alone, so that what is compared within it is of one kind. All sources of a stage or
     none; weights then share out batches."""
+    unfit: Literal["refuse", "skip"] = "refuse"
+    """A sample that the model refuses, such as one that is too long however it is cut, ends the training before its
+    first step; or it is skipped as unreadable ones are: another of the source takes its place."""
 
     def __post_init__(self) -> None:
         if not 0.0 < self.weight < float("inf"):

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isthmus.data.images import FileImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
-from isthmus.data.sources.base import Dataset, SourceConfig, checked
-from isthmus.data.sources.json_lines import JsonLines, text_of
+from isthmus.data.sources.base import Dataset, SourceConfig
+from isthmus.data.sources.json_lines import LineSamples, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,26 +21,15 @@ class CaptionFile(SourceConfig):
 
     def build(self) -> Dataset:
         """The captions. Raises ValueError when the file is missing."""
-        return _Captions(self, JsonLines(Path(self.path)))
+        return LineSamples(Path(self.path), self._sample)
 
-
-class _Captions:
-    def __init__(self, config: CaptionFile, lines: JsonLines) -> None:
-        self._config = config
-        self._lines = lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> Sample:
-        where = self._lines.where(checked(index, len(self)))
-        row = self._lines[index]
+    def _sample(self, row: dict[str, Any], where: str) -> Sample:
         image, text = text_of(row, "image", where), text_of(row, "text", where)
         if not text.strip() or IMAGE_MARK in text:
             raise ValueError(f"{where}: a caption is text without {IMAGE_MARK}, got {text[:80]!r}.")
-        asked = f"{IMAGE_MARK}\n{self._config.question}" if self._config.question else IMAGE_MARK
+        asked = f"{IMAGE_MARK}\n{self.question}" if self.question else IMAGE_MARK
         return Sample(
             id=str(row.get("id", where)),
             turns=(Turn(role="user", text=asked), Turn(role="assistant", text=text)),
-            images=(FileImage(root=self._config.root, path=image),),
+            images=(FileImage(root=self.root, path=image),),
         )

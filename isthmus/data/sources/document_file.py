@@ -11,8 +11,8 @@ from typing import Any
 
 from isthmus.data.images import FileImage
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn, marks_of
-from isthmus.data.sources.base import Dataset, SourceConfig, checked
-from isthmus.data.sources.json_lines import JsonLines, encodable, text_of
+from isthmus.data.sources.base import Dataset, SourceConfig
+from isthmus.data.sources.json_lines import LineSamples, encodable, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,20 +26,9 @@ class DocumentFile(SourceConfig):
 
     def build(self) -> Dataset:
         """The documents. Raises ValueError when the file is missing."""
-        return _Documents(self, JsonLines(Path(self.path)))
+        return LineSamples(Path(self.path), self._sample)
 
-
-class _Documents:
-    def __init__(self, config: DocumentFile, lines: JsonLines) -> None:
-        self._config = config
-        self._lines = lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> Sample:
-        where = self._lines.where(checked(index, len(self)))
-        row = self._lines[index]
+    def _sample(self, row: dict[str, Any], where: str) -> Sample:
         text, paths = _page(row, where) if "texts" in row else (text_of(row, "text", where), _images(row, where))
         marks = marks_of(text)
         if marks != [IMAGE_MARK] * len(paths):
@@ -47,14 +36,14 @@ class _Documents:
                 f"{where} has the marks {marks[:8]} and {len(paths)} images. Write one {IMAGE_MARK} for each image, "
                 f"where it stands, and no other mark."
             )
-        if len(paths) > self._config.max_images:
-            raise ValueError(f"{where} has {len(paths)} images, more than max_images={self._config.max_images}.")
+        if len(paths) > self.max_images:
+            raise ValueError(f"{where} has {len(paths)} images, more than max_images={self.max_images}.")
         if not text.replace(IMAGE_MARK, "").strip():
             raise ValueError(f"{where} has no text to learn.")
         return Sample(
             id=str(row.get("id", where)),
             turns=(Turn(role="assistant", text=text),),
-            images=tuple(FileImage(root=self._config.root, path=path) for path in paths),
+            images=tuple(FileImage(root=self.root, path=path) for path in paths),
         )
 
 

@@ -2,8 +2,12 @@
 
 import json
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from isthmus.data.sample import Sample
+from isthmus.data.sources.base import checked
 
 MAX_LINE_BYTES = 16_000_000
 _CHUNK = 1 << 22
@@ -35,6 +39,25 @@ class JsonLines:
         with self.path.open("rb") as file:
             file.seek(start)
             return parse_object(file.read(end - start), self.where(index))
+
+
+class LineSamples:
+    """A dataset of one sample a line: `sample_of` makes it from the line's object and the words for where that stands.
+
+    Raises:
+        ValueError: no such file.
+    """
+
+    def __init__(self, path: Path, sample_of: Callable[[dict[str, Any], str], Sample]) -> None:
+        self._lines, self._sample_of = JsonLines(path), sample_of
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample. Raises ValueError naming file and line when it cannot be made."""
+        where = self._lines.where(checked(index, len(self)))
+        return self._sample_of(self._lines[index], where)
 
 
 def parse_object(content: bytes, where: str) -> dict[str, Any]:

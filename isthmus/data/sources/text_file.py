@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
-from isthmus.data.sources.base import Dataset, SourceConfig, checked
-from isthmus.data.sources.json_lines import JsonLines, text_of
+from isthmus.data.sources.base import Dataset, SourceConfig
+from isthmus.data.sources.json_lines import LineSamples, text_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,23 +17,14 @@ class TextFile(SourceConfig):
 
     def build(self) -> Dataset:
         """The texts. Raises ValueError when the file is missing."""
-        return _Texts(JsonLines(Path(self.path)))
+        return LineSamples(Path(self.path), _sample)
 
 
-class _Texts:
-    def __init__(self, lines: JsonLines) -> None:
-        self._lines = lines
-
-    def __len__(self) -> int:
-        return len(self._lines)
-
-    def __getitem__(self, index: int) -> Sample:
-        where = self._lines.where(checked(index, len(self)))
-        row = self._lines[index]
-        text = text_of(row, "text", where)
-        if not text.strip():
-            raise ValueError(f"{where} has an empty text.")
-        asked = (Turn(role="user", text=text_of(row, "question", where)),) if "question" in row else ()
-        if any(IMAGE_MARK in one for one in (text, *(turn.text for turn in asked))):
-            raise ValueError(f"{where} holds {IMAGE_MARK}, but a text file brings no images. Use a LlavaFile.")
-        return Sample(id=str(row.get("id", where)), turns=(*asked, Turn(role="assistant", text=text)))
+def _sample(row: dict[str, Any], where: str) -> Sample:
+    text = text_of(row, "text", where)
+    if not text.strip():
+        raise ValueError(f"{where} has an empty text.")
+    asked = (Turn(role="user", text=text_of(row, "question", where)),) if "question" in row else ()
+    if any(IMAGE_MARK in one for one in (text, *(turn.text for turn in asked))):
+        raise ValueError(f"{where} holds {IMAGE_MARK}, but a text file brings no images. Use a LlavaFile.")
+    return Sample(id=str(row.get("id", where)), turns=(*asked, Turn(role="assistant", text=text)))
