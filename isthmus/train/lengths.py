@@ -3,9 +3,9 @@
 A conversation that is too long loses its last exchanges, a single one the end of its answer (`data/tokens.py`). What is
 still too long then, or leaves nothing to learn, would end the run at the step that meets it.
 
-Most samples are counted without a tokenizer and without opening a picture: a token of ASCII text holds one character of
-it or more, and a picture takes no more places than the encoder's tiles can make of any. Only what might not fit by that
-count is tokenised, with its pictures opened.
+Most samples are counted without opening a picture, and without a tokenizer where their text is ASCII: a token holds one
+character of it or more, and a picture takes no more places than the encoder's tiles can make of any. Only what might
+not fit by that count is laid out in full.
 """
 
 from collections.abc import Callable, Iterator, Sequence
