@@ -56,7 +56,7 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
     "clips": Recipe(
         "clips",
         "stage",
-        "Train two branches, clips and spoken digits, before the bundled speaker, in minutes on a CPU.",
+        "Train two branches, clips and spoken digits, before the bundled speaker with adapters, in minutes on a CPU.",
     ),
     "grounding": Recipe(
         "grounding",

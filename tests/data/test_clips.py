@@ -128,6 +128,15 @@ def test_a_question_about_a_bundled_clip() -> None:
     assert len(items[0].videos[0].load().frames) == 4
 
 
+def test_a_folder_of_ones_own(tmp_path: Path) -> None:
+    clip_file(tmp_path, {"video": "greys.mp4", "text": "It grows light."})
+    windows = RealClips(folder=str(tmp_path), seconds=0.2, windows=2).build()
+    assert [windows[index].turns[1].text for index in range(len(windows))] == ["It grows light."] * 2
+    assert greys(windows[0].videos[0]) == [20, 20, 30, 40]
+    with pytest.raises(ValueError, match=r"No clips\.jsonl in '.*none': write one line a clip"):
+        RealClips(folder=str(tmp_path / "none")).build()
+
+
 def test_every_bundled_clip_names_its_licence() -> None:
     rows = [json.loads(line) for line in (FOLDER / "clips.jsonl").read_text().splitlines()]
     assert sorted(row["video"] for row in rows) == sorted(path.name for path in FOLDER.glob("*.mp4"))

@@ -1,4 +1,4 @@
-"""Eleven short real clips with a sentence each: their first halves to learn from, their last fifths to be asked about.
+"""Short clips with a sentence each, bundled or yours: first halves to learn from, last fifths to be asked about.
 
 Source: Intel's sample videos (CC BY 4.0) and Big Buck Bunny (CC BY 3.0); `bundled/clips/README.md` has the details.
 """
@@ -15,9 +15,9 @@ from isthmus.data.sources.clip_file import ClipFile
 from isthmus.data.sources.clip_windows import ClipWindows
 
 FOLDER = Path(__file__).parents[2] / "bundled" / "clips"
+BUNDLED_NAME = "bundled/clips"
+TABLE = "clips.jsonl"
 QUESTION = "What happens in this clip?"
-FRAMES = UniformFrames(num=4)
-SECONDS = 0.4
 ANSWER_TOKENS = 64
 """More than the longest sentence takes in the bundled speaker's pieces."""
 
@@ -28,21 +28,31 @@ PARTS: dict[ClipSplit, tuple[float, float]] = {"train": (0.0, 0.5), "val": (0.55
 
 @dataclass(frozen=True, kw_only=True)
 class RealClips(SourceConfig):
-    """0.4 seconds of a clip and the question what happens in it; the answer is the clip's sentence.
+    """A short window of a clip and the question what happens in it; the answer is the clip's sentence.
 
     All splits show the same clips, at other moments: what is asked of "test" is to know a clip again.
     """
 
     split: ClipSplit = "train"
+    folder: str = BUNDLED_NAME
+    """The bundled clips, or a folder of yours: in it `clips.jsonl` as `ClipFile` reads it, and the videos."""
+    seconds: float = 0.4
+    """How long a window is."""
     windows: int = 12
     """Of each clip at most, evenly spread over the split's part of it."""
-    frames: FrameSampling = field(default_factory=lambda: FRAMES)
+    frames: FrameSampling = field(default_factory=lambda: UniformFrames(num=4))
     """Which frames of a window are seen."""
 
     def build(self) -> Dataset:
-        """The windows. Raises ValueError when there is no window, or the bundled clips cannot be read."""
-        clips = ClipFile(path=str(FOLDER / "clips.jsonl"), root=str(FOLDER), question=QUESTION, frames=self.frames)
-        return ClipWindows(of=clips, part=PARTS[self.split], seconds=SECONDS, num=self.windows).build()
+        """The windows. Raises ValueError, naming the row, when a clip cannot be read or is too short for a window."""
+        folder = FOLDER if self.folder == BUNDLED_NAME else Path(self.folder)
+        if not (folder / TABLE).is_file():
+            raise ValueError(
+                f"No {TABLE} in {self.folder!r}: write one line a clip, such as "
+                f'{{"video": "yard.mp4", "text": "A dog runs across a yard."}}, with paths relative to the folder.'
+            )
+        clips = ClipFile(path=str(folder / TABLE), root=str(folder), question=QUESTION, frames=self.frames)
+        return ClipWindows(of=clips, part=PARTS[self.split], seconds=self.seconds, num=self.windows).build()
 
 
 def questions(num: int, *, split: ClipSplit = "test", windows: int = 4, seed: int = 0) -> list[Sample]:
