@@ -23,7 +23,7 @@ EVERY: dict[str, Recipe[Any]] = {
     **{f"chain {name}": chain for name, chain in CHAINS.items()},
     **RECIPES,
 }
-BUNDLED_RECIPES = [name for name in RECIPES if name in ("quickstart", "grounding") or "/tiny" in name]
+BUNDLED_RECIPES = [name for name in RECIPES if name in ("quickstart", "grounding", "clips") or "/tiny" in name]
 """Recipes whose models and data come with the package; tests/recipes/test_papers.py tries the others by replacement."""
 
 

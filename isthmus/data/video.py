@@ -56,6 +56,15 @@ class FileVideo:
             index = _Index(container, _stream(container, name), name, self.start_s, self.end_s)
             return len(self.frames.choose(index.times, index.keys))
 
+    def moments(self) -> list[float]:
+        """When each frame from `start_s` to `end_s` is shown, in seconds, without decoding one.
+
+        Raises:
+            ValueError: naming the file, as `load` does.
+        """
+        with opened(self.root, self.path) as (container, name):
+            return _Index(container, _stream(container, name), name, self.start_s, self.end_s).times
+
     def frame(self, number: int) -> Image.Image:
         """One of the chosen frames alone. Raises ValueError as `load`, and when there are not so many."""
         return self._read(number).frames[0]

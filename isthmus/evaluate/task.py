@@ -21,7 +21,7 @@ class Task:
 
     name: str
     title: str
-    kind: Literal["exact world", "real images", "real sounds"]
+    kind: Literal["exact world", "real images", "real sounds", "real clips"]
     make: Callable[[Split, int, int], list[Sample]]
     form: Form = "answer"
     share: float = 1.0

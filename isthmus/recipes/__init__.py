@@ -53,6 +53,11 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
         "Train the branch for sounds on ESC-10 and spoken digits, before the bundled speaker; ESC-10 is a folder of "
         "yours.",
     ),
+    "clips": Recipe(
+        "clips",
+        "stage",
+        "Train two branches, clips and spoken digits, before the bundled speaker with adapters, in minutes on a CPU.",
+    ),
     "grounding": Recipe(
         "grounding",
         "stage",

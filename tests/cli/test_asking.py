@@ -51,6 +51,26 @@ def test_a_run_with_an_audio_branch_is_asked_about_anything(
     assert "sounds/digit" in capsys.readouterr().out
 
 
+def test_a_run_of_clips_and_sounds_is_asked_about_both(
+    tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_ear("ast", tmp_path / "ear")
+    run = tmp_path / "run"
+    tower = [option.replace("--model.encoder", "--model.video.encoder.tower") for option in tiny[:4]]
+    ear = ["--model.audio.encoder.name", str(tmp_path / "ear"), "--model.audio.encoder.window-s", "0.4"]
+    few = ["--data.0.of.windows", "1", "--data.1.of.num", "4", "--validation.0.of.windows", "1"]
+    whole = ["--model.llm.lora.rank", "0"]
+    assert main(["train", "clips", "--out", str(run), *tiny, *tower, *ear, *few, *whole, *SMALL]) == 0
+    capsys.readouterr()
+    for path in (MOVIE, SEVEN):
+        assert main(["ask", str(run), str(path), "What happens in this clip?", "--max-new-tokens", "3"]) == 0
+    capsys.readouterr()
+    tasks = ["clips/sentence", "clips/moves", "sounds/digit"]
+    assert main(["evaluate", str(run), "--tasks", *tasks, "--num", "3", "--blind"]) == 0
+    said = capsys.readouterr().out
+    assert all(task in said for task in tasks)
+
+
 def test_a_run_without_that_branch_says_so(tmp_path: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     few = [*scenes(0), "--data.1.weight", "1e-9", "--data.2.weight", "1e-9", "--validation.0.of.num-scenes", "4"]

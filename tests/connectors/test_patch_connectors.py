@@ -104,6 +104,28 @@ def test_pixel_shuffle_keeps_every_number_and_its_order() -> None:
     assert folded.tolist() == [[[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]]
 
 
+def test_pixel_shuffle_folds_neighbouring_frames_into_one_token() -> None:
+    """A token holds its square in the first frame, then the same square in the next."""
+    grid = Grid(4, 2, 2)
+    config = PixelShuffleConfig(factor=2, frames=2)
+    connector = config.build(*shapes(1, grid, 1))
+    connector.project = nn.Sequential(nn.Identity())
+    folded = connector(Features(tokens=torch.arange(16.0).reshape(1, 16, 1), grid=grid)).tokens
+    assert folded.tolist() == [[list(range(8)), list(range(8, 16))]]
+    assert (config.num_tokens(grid), config.token_grid(grid)) == (2, Grid(2, 1, 1))
+    with pytest.raises(ValueError, match=r"frames=3\) cannot fold 4 frames.*max_frames, or use frames=1"):
+        PixelShuffleConfig(frames=3).build(*shapes(1, grid, 1))
+    with pytest.raises(ValueError, match="frames must be 1 or more"):
+        PixelShuffleConfig(frames=0)
+
+
+def test_pixel_shuffle_of_frames_costs_what_its_weights_say() -> None:
+    config, (source, target) = PixelShuffleConfig(factor=2, frames=4), shapes(3, Grid(4, 2, 4), 5)
+    weights = config.build(source, target).parameters()
+    assert config.parameters(source, target) == sum(one.numel() for one in weights)
+    assert config.flops(source, target) == 2 * 2 * (48 * 5 + 5 * 5)
+
+
 def test_pixel_shuffle_refuses_a_grid_that_does_not_fold() -> None:
     with pytest.raises(ValueError, match=r"factor=2\) cannot fold a 3 x 4 patch grid.*multiples of 2.*AveragePool"):
         PixelShuffleConfig(factor=2).build(*shapes(4, Grid(1, 3, 4), 8))

@@ -51,4 +51,9 @@ def test_training_and_test_inputs_differ(name: str) -> None:
 
 def test_every_name_says_its_source() -> None:
     assert all("/" in name for name in BENCHMARKS)
-    assert {task.kind for task in BENCHMARKS.values()} == {"exact world", "real images", "real sounds"}
+    assert {task.kind for task in BENCHMARKS.values()} == {
+        "exact world",
+        "real images",
+        "real sounds",
+        "real clips",
+    }

@@ -3,6 +3,8 @@
 from isthmus.data.frames import SAMPLINGS
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
 from isthmus.data.sources.caption_file import CaptionFile
+from isthmus.data.sources.clip_file import ClipFile
+from isthmus.data.sources.clip_windows import ClipWindows
 from isthmus.data.sources.document_file import DocumentFile
 from isthmus.data.sources.drawn_digits import DrawnDigits
 from isthmus.data.sources.esc10 import Esc10
@@ -10,7 +12,9 @@ from isthmus.data.sources.formatted import Formatted
 from isthmus.data.sources.interleaved import Interleaved
 from isthmus.data.sources.llava_file import LlavaFile
 from isthmus.data.sources.mosaics import Mosaics
+from isthmus.data.sources.moving_things import MovingThings
 from isthmus.data.sources.nlvr import NlvrBoxes
+from isthmus.data.sources.real_clips import RealClips
 from isthmus.data.sources.small_things import SmallThings
 from isthmus.data.sources.split_captions import SplitCaptions
 from isthmus.data.sources.spoken_digits import SpokenDigits
@@ -31,7 +35,11 @@ SOURCES: tuple[type[SourceConfig], ...] = (
     SpokenDigits,
     DrawnDigits,
     Esc10,
+    RealClips,
+    MovingThings,
     CaptionFile,
+    ClipFile,
+    ClipWindows,
     LlavaFile,
     DocumentFile,
     TarShards,
@@ -49,6 +57,8 @@ __all__ = [
     "SOURCES",
     "TYPES",
     "CaptionFile",
+    "ClipFile",
+    "ClipWindows",
     "Dataset",
     "DocumentFile",
     "DrawnDigits",
@@ -57,7 +67,9 @@ __all__ = [
     "Interleaved",
     "LlavaFile",
     "Mosaics",
+    "MovingThings",
     "NlvrBoxes",
+    "RealClips",
     "SmallThings",
     "Source",
     "SourceConfig",

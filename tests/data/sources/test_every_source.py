@@ -1,6 +1,7 @@
 """Promises that every source keeps, by being listed."""
 
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ from isthmus.data.sources import (
     SOURCES,
     TYPES,
     CaptionFile,
+    ClipFile,
+    ClipWindows,
     DocumentFile,
     DrawnDigits,
     Formatted,
     Interleaved,
     LlavaFile,
     Mosaics,
+    MovingThings,
     NlvrBoxes,
+    RealClips,
     SmallThings,
     Source,
     SourceConfig,
@@ -35,22 +40,29 @@ from isthmus.data.sources import (
     WorldStyle,
 )
 
+MEDIA = Path(__file__).parents[1] / "media"
+
 
 def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     """A small config of this type, with its files written."""
     if made in (SmallThings, WorldBoxes):
         return made(num_scenes=20)  # type: ignore[call-arg]
-    if made is DrawnDigits:
-        return DrawnDigits(num=20)
+    if made in (DrawnDigits, MovingThings):
+        return made(num=20)  # type: ignore[call-arg]
     if made in (WorldChat, WorldCaptions):
         return made(num_scenes=20, style=WorldStyle(chart=0.3))  # type: ignore[call-arg]
-    if made in (Textbook, NlvrBoxes, SpokenDigits):
+    if made in (Textbook, NlvrBoxes, SpokenDigits, RealClips):
         return made()
     image = folder / "a.png"
     SourceImage.write(image)
     if made is CaptionFile:
         lines(folder / "c.jsonl", {"image": "a.png", "text": "A grey square."})
         return CaptionFile(path=str(folder / "c.jsonl"), root=str(folder))
+    if made in (ClipFile, ClipWindows):
+        shutil.copy(MEDIA / "classroom.mp4", folder / "a.mp4")
+        lines(folder / "v.jsonl", {"video": "a.mp4", "text": "People at tables."})
+        clips = ClipFile(path=str(folder / "v.jsonl"), root=str(folder))
+        return clips if made is ClipFile else ClipWindows(of=clips, num=20)
     if made is TextFile:
         lines(folder / "t.jsonl", {"text": "All by itself."})
         return TextFile(path=str(folder / "t.jsonl"))
@@ -98,6 +110,8 @@ def test_every_source_keeps_its_promises(made: type[SourceConfig], tmp_path: Pat
         assert [image.key for image in sample.images] == [image.key for image in again[index].images]
         assert any(turn.role == "assistant" and turn.text for turn in sample.turns)
         assert all(image.load().mode == "RGB" for image in sample.images)
+        assert [video.key for video in sample.videos] == [video.key for video in again[index].videos]
+        assert all(video.load().frames for video in sample.videos)
         assert [sound.key for sound in sample.sounds] == [sound.key for sound in again[index].sounds]
         heard: list[Any] = [sound.load() for sound in sample.sounds]  # DrawnDigits shows pictures there
         assert all(isinstance(one, Image.Image) or len(one.samples) for one in heard)
