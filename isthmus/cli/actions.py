@@ -24,7 +24,7 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
     if command.recipe in CHAINS or (command.resume is not None and (command.resume / "chain.json").is_file()):
         _train_chain(command, rest)
         return
-    from isthmus.cli.stages import run_options, saved_stage
+    from isthmus.cli.stages import how_to_ask, run_options, saved_stage
     from isthmus.runs import new_run_folder
     from isthmus.train.loop import train as run_training
 
@@ -53,7 +53,7 @@ def train(command: commands.Train, rest: Sequence[str]) -> None:
         if stage.model.llm is None:
             print(f"Search with it: isthmus evaluate {folder}")
         else:
-            print(f'Ask it: isthmus ask {folder} image.jpg "What is in the picture?"')
+            print(how_to_ask(stage, folder))
 
 
 def _train_chain(command: commands.Train, rest: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from isthmus.cli import retrieving
 from isthmus.cli.commands import Evaluate, Train
 from isthmus.cli.evaluating import check_tasks, evaluate_run, tables
-from isthmus.cli.stages import run_options
+from isthmus.cli.stages import how_to_ask, run_options
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.runs import Run, new_run_folder
@@ -57,7 +57,7 @@ def train_command(chain: Chain | None, command: Train) -> Iterator[RenderableTyp
     yield f"The same figures again: isthmus evaluate {folder}"
     last = chain.folders(folder)[-1]
     if chain.stages[-1].model.llm is not None:
-        yield f'Ask it: isthmus ask {last} image.jpg "What is in the picture?"'
+        yield how_to_ask(chain.stages[-1], last)
 
 
 def statement(chain: Chain, folder: Path) -> Iterator[RenderableType]:

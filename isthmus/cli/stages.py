@@ -30,6 +30,18 @@ def run_options(command: Train) -> RunOptions:
     return RunOptions(tensorboard=board, shard=command.shard, pack=command.pack)
 
 
+def how_to_ask(stage: Stage, folder: Path) -> str:
+    """The command that asks a finished run of this stage, about an input that a connector was trained for."""
+    learnt = {".".join(name.split(".")[:2]) for name in stage.train}
+    asked = 'image.jpg "What is in the picture?"'
+    if "connector" not in {name.split(".")[0] for name in stage.train}:
+        if "video.connector" in learnt:
+            asked = 'clip.mp4 "What happens in this clip?"'
+        elif "audio.connector" in learnt:
+            asked = 'sound.wav "What is heard?"'
+    return f"Ask it: isthmus ask {folder} {asked}"
+
+
 def saved_stage(folder: Path) -> Stage:
     """The stage that a run folder was started with. Raises ValueError when the folder holds none."""
     run = Run(folder)
