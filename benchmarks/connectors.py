@@ -84,6 +84,8 @@ def timed(name: str, args: argparse.Namespace) -> dict[str, Any]:
     made = arms(case, args)
     told: dict[str, Any] = {"parameters": case.config.parameters(case.source, case.target)}
     told["tokens"] = case.config.num_tokens(case.source.grid)
+    if case.cut is not None:
+        told["cut"] = case.cut
     if "reference" in made:
         atol, rtol = CLOSE[args.dtype]
         with torch.no_grad():
@@ -210,7 +212,8 @@ def show(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     for row in rows:
         if "left_out" in row:
             continue
-        cells = [row["name"], row["reference"], str(row["tokens"])]
+        name = f"{row['name']}, {row['cut']}" if "cut" in row else row["name"]
+        cells = [name, row["reference"], str(row["tokens"])]
         for part in (row["forward"], row["both"]):
             cells.append(f"{part['ours_ms']:.1f}")
             if "ratio" in part:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from benchmarks.references import native, plain_attention, plain_honeybee, plain_maps
+from benchmarks.references import native, plain_attention, plain_honeybee, plain_maps, plain_qllama
 from isthmus.connectors import (
     AttentionPoolConfig,
     AudioQFormerConfig,
@@ -31,6 +31,7 @@ from isthmus.connectors import (
     PerceiverConfig,
     PixelShuffleConfig,
     QFormerConfig,
+    QLlamaConfig,
     Qwen3VlConfig,
     QwenVlConfig,
     TokenPackerConfig,
@@ -49,6 +50,7 @@ from isthmus.connectors.ldp_v2 import LDP_V2_KEYS
 from isthmus.connectors.matryoshka import MATRYOSHKA_KEYS
 from isthmus.connectors.perceiver import PERCEIVER_KEYS
 from isthmus.connectors.qformer_keys import BLIP2_NATIVE, INSTRUCTBLIP_NATIVE, below, layer_entries
+from isthmus.connectors.qllama_start import INTERNVL_G_KEYS
 from isthmus.connectors.qwen3vl_mergers import QWEN3VL_KEYS
 from isthmus.connectors.qwen_vl import QWEN_VL_KEYS
 from isthmus.connectors.token_packer import TOKEN_PACKER_KEYS
@@ -247,6 +249,10 @@ def _of_qformers(config: ConnectorConfig, source: FeatureShape, out: int, attent
     if isinstance(config, QFormerConfig) and not config.text:
         made: nn.Module = native.Blip2(config, width, out, attention=attention)
         return Reference(told="transformers Blip2", module=made, keys=BLIP2_NATIVE)
+    if isinstance(config, QLlamaConfig) and not config.text:
+        made = plain_qllama.PlainQLlama(config, width, out)
+        keys = KeyMap("", (*INTERNVL_G_KEYS.entries, Entry("project.*", ("project.*",))))
+        return Reference(told="plain", module=made, keys=keys, call=_tokens)
     if isinstance(config, InstructQFormerConfig):
         made = native.InstructBlip(config.qformer, width, out, attention=attention)
         keys = below(INSTRUCTBLIP_NATIVE, "qformer")
@@ -279,6 +285,11 @@ def _timed(ours: str, official: str) -> tuple[Entry, ...]:
         *layer_entries(f"{official}qformer.encoder.layer", f"{ours}.stack.layers", inner="attention"),
         Entry(f"{official}project", ("project",)),
     )
+
+
+def _tokens(module: nn.Module, features: Features, text: Text | None) -> Tensor:
+    told: Tensor = module(features.tokens)
+    return told
 
 
 def _with_text(module: nn.Module, features: Features, text: Text | None) -> Tensor:

@@ -35,6 +35,8 @@ _SMALL: dict[str, dict[str, Any]] = {
     "token-packer": {"width": 16, "heads": 4},
 }
 _PAPER: dict[str, dict[str, Any]] = {"average-pool": {"side": 12}}
+_FEWER_LAYERS = {"qllama": 2}
+"""Connectors too large to be timed whole, with the layers that are: a layer of each kind, at full widths."""
 
 UNTIMED = {
     "identity": "nothing to compute",
@@ -51,15 +53,21 @@ class Case:
     config: ConnectorConfig
     source: FeatureShape
     target: LLMShape
+    cut: str | None = None
+    """What is left of the published connector, where it is not whole."""
 
 
 def make_case(name: str, *, tiny: bool) -> Case:
-    """The published sizes, or tiny ones."""
+    """The published sizes, with fewer layers where the case says so, or tiny ones."""
     source, target = (TINY, TINY_LLM) if tiny else (PAPER, PAPER_LLM)
     if name in LEVELS:
         source = replace(source, level_widths=(source.width,) * LEVELS[name])
-    config = replace(CONNECTORS[name](), **(_SMALL if tiny else _PAPER).get(name, {}))
-    return Case(config, source, target)
+    whole: Any = CONNECTORS[name]()
+    config = replace(whole, **(_SMALL if tiny else _PAPER).get(name, {}))
+    if tiny or name not in _FEWER_LAYERS:
+        return Case(config, source, target)
+    layers = _FEWER_LAYERS[name]
+    return Case(replace(config, layers=layers), source, target, cut=f"{layers} of {whole.layers} layers")
 
 
 def make_inputs(case: Case, *, batch: int, device: str, dtype: torch.dtype) -> tuple[Features, Text | None]:

@@ -1,18 +1,23 @@
 """What connectors are timed against computes the same, and passes the same oracles."""
 
+import argparse
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from oracle_files import Oracle, oracles
 from torch import nn
 
+from benchmarks import connectors
 from benchmarks.connectors import interval, verdict
 from benchmarks.references import make_reference
 from benchmarks.references.cases import make_case, make_inputs
 from benchmarks.references.plain_attention import PlainMatryoshka, PlainPerceiver, PlainQwenVl
 from benchmarks.references.plain_honeybee import PlainCAbstractor, PlainDAbstractor, PlainMlp, PlainResampler
 from benchmarks.references.plain_maps import PlainAveragePool, PlainLdp, PlainLdpV2, PlainPixelShuffle, PlainTokenPacker
+from benchmarks.references.plain_qllama import PlainQLlama
+from isthmus.connectors import QLlamaConfig
 
 REFERENCED = (
     "linear",
@@ -22,6 +27,7 @@ REFERENCED = (
     "channel-concat",
     "qwen3-vl",
     "q-former",
+    "qllama",
     "instruct-q-former",
     "video-q-former",
     "audio-q-former",
@@ -189,6 +195,61 @@ def test_plain_matryoshka(name: str) -> None:
     for tokens in said["m"]:
         plain = PlainMatryoshka(said["kv_dim"], said["embed_dim"], tokens=tokens, **sizes)
         close(oracle, f"outputs/m{tokens}", plain, x)
+
+
+OUTSIDE_THE_PASS = (
+    "weights/clip_projector",
+    "weights/text_projection",
+    "weights/logit_scale",
+    "weights/itm_head",
+    "weights/qllama.lm_head",
+    "weights/qllama.model.embed_tokens",
+)
+"""QLLaMA's words and heads, which a pass over images does without."""
+
+
+@oracles("internvl_g_stage2")
+def test_plain_qllama(name: str) -> None:
+    """Where stage 2 contrasts, queries see queries alone."""
+    oracle = Oracle(name)
+    said = oracle.config
+    config = QLlamaConfig(
+        num_queries=said["queries"],
+        width=said["hidden"],
+        layers=said["layers"],
+        heads=said["heads"],
+        ffn_width=said["ffn"],
+        cross_every=said["cross_freq"],
+        eps=said["rms_eps"],
+    )
+    plain = PlainQLlama(config, said["vision_width"], 1)
+    plain.project = nn.Identity()
+    for key in list(oracle.tensors):
+        if key.startswith(OUTSIDE_THE_PASS) or key.endswith("rotary_emb.inv_freq"):
+            del oracle.tensors[key]
+    close(oracle, "outputs/query_output_itc", plain, oracle.tensors["inputs/visual_features"])
+
+
+def test_at_paper_size_qllama_has_a_layer_of_each_kind_and_published_widths() -> None:
+    case, whole = make_case("qllama", tiny=False), QLlamaConfig()
+    assert isinstance(case.config, QLlamaConfig)
+    assert case.cut == "2 of 32 layers"
+    assert replace(case.config, layers=whole.layers) == whole
+    assert 0 < case.config.num_cross < case.config.layers
+    assert case.config.parameters(case.source, case.target) < 1_000_000_000
+
+
+def test_the_row_and_the_table_say_what_was_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = argparse.Namespace(device="cpu", dtype="float32", batch=1, attention="sdpa", tiny=True, warm=0, rounds=1)
+    part = replace(make_case("qllama", tiny=True), cut="3 of 7 layers")
+    monkeypatch.setattr(connectors, "make_case", lambda name, tiny: part)
+    row = connectors.timed("qllama", args)
+    assert row["cut"] == "3 of 7 layers"
+    row |= {"name": "qllama", "reference": "plain", "peak_mib": {"ours": None, "reference": None}}
+    connectors.show([row], args)
+    assert "qllama, 3 of 7 layers" in capsys.readouterr().out
 
 
 @oracles("internvl_pixel_shuffle")
