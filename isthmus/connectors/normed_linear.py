@@ -55,9 +55,10 @@ class _NormedLinears(torch.autograd.Function):
         for gradient, weight, biased in zip(gradients, weights, ctx.biased, strict=True):
             given = gradient.flatten(0, -2)
             total = given.sum(dim=0, dtype=exact)
-            seen, whole = (given.T @ flat.to(given.dtype)).to(exact), weight.to(exact)
-            gained += (seen * whole).sum(dim=0)
-            shifted += total @ whole
-            slope = seen.mul_(gain.to(exact)).addr_(total, shift.to(exact))
+            seen = given.T @ flat.to(given.dtype)
+            seen = seen if seen.dtype == weight.dtype else seen.to(exact)
+            gained += (seen * weight).sum(dim=0, dtype=exact)
+            shifted += total.to(weight.dtype) @ weight
+            slope = torch.addmm(seen.mul_(gain), total.to(seen.dtype)[:, None], shift[None].to(seen.dtype))
             told += [slope.to(weight.dtype), total.to(weight.dtype) if biased else None]
         return None, gained.to(gain.dtype), shifted.to(shift.dtype), *told
