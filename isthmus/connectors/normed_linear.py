@@ -40,6 +40,8 @@ class _NormedLinears(torch.autograd.Function):
         ctx.save_for_backward(plain, gain, shift, *weights[::2])
         ctx.biased = [bias is not None for bias in weights[1::2]]
         seen = torch.addcmul(shift, plain, gain)
+        if torch.is_autocast_enabled(seen.device.type):  # rounded once, not once a layer
+            seen = seen.to(torch.get_autocast_dtype(seen.device.type))
         return tuple(
             nn.functional.linear(seen, weight, bias) for weight, bias in zip(weights[::2], weights[1::2], strict=True)
         )
@@ -51,11 +53,12 @@ class _NormedLinears(torch.autograd.Function):
         exact = torch.promote_types(gain.dtype, torch.float32)
         flat = plain.flatten(0, -2)
         gained, shifted = torch.zeros_like(gain, dtype=exact), torch.zeros_like(shift, dtype=exact)
+        rounded = {kind: flat.to(kind) for kind in {gradient.dtype for gradient in gradients}}
         told: list[Tensor | None] = []
         for gradient, weight, biased in zip(gradients, weights, ctx.biased, strict=True):
             given = gradient.flatten(0, -2)
             total = given.sum(dim=0, dtype=exact)
-            seen = given.T @ flat.to(given.dtype)
+            seen = given.T @ rounded[given.dtype]
             seen = seen if seen.dtype == weight.dtype else seen.to(exact)
             gained += (seen * weight).sum(dim=0, dtype=exact)
             shifted += total.to(weight.dtype) @ weight

@@ -26,6 +26,7 @@ from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, Q
 from isthmus.connectors.qformer_start import check_start, load_reader_tokenizer, start_weights
 from isthmus.connectors.reading import Passes, Reading
 from isthmus.connectors.unprojected import Unprojected, pays
+from isthmus.connectors.words import WordedText
 from isthmus.features import Captions, Features, FeatureShape, Grid, LLMShape, Text, VisualTokens
 
 
@@ -238,8 +239,9 @@ class QFormer(Connector):
     ) -> Read:
         """One pass over images, text or both; `owner[i]` is the feature row that text row `i` reads (default: row i).
 
-        Images may come looked at already (`look`), so that passes share their cross-attention keys and values. `packed`
-        skips the text's padding, whose places then hold zeros; `told` leaves outputs out that nobody asks for.
+        Images may come looked at already (`look`), so that passes share their cross-attention keys and values, and
+        texts with their words (`WordedText`). `packed` skips the text's padding, whose places then hold zeros; `told`
+        leaves outputs out that nobody asks for.
 
         `uni-modal`: queries and text do not see each other (a row of queries a feature row). `bidirectional`: they all
         see each other (a row of queries a text row; an image's keys and values are computed once for all its texts).
@@ -326,7 +328,8 @@ class QFormer(Connector):
         if length > self.config.positions:
             raise ValueError(f"The text has {length} tokens but this Q-Former has {self.config.positions} positions.")
         places = torch.arange(length, device=text.ids.device)
-        embedded: Tensor = self.dropout(self.norm(self.words(text.ids) + self.positions(places)))
+        words = text.vectors if isinstance(text, WordedText) else self.words(text.ids)
+        embedded: Tensor = self.dropout(self.norm(words + self.positions(places)))
         return embedded
 
     def _check(

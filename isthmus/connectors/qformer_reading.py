@@ -10,6 +10,7 @@ from isthmus.connectors.qformer import QFormer, Read
 from isthmus.connectors.qformer_layers import Looked, Source
 from isthmus.connectors.reading import Part, Vectors, supervised
 from isthmus.connectors.unprojected import Unprojected
+from isthmus.connectors.words import Vocabulary
 from isthmus.features import Captions, Features, Text
 
 
@@ -24,6 +25,7 @@ class QFormerReading:
         self.module, self.heads = module, module.heads
         self.given, self.told = features, captions
         self.joint: Read | None = None
+        self.writes = False
 
     @property
     def captions(self) -> Captions:
@@ -44,6 +46,14 @@ class QFormerReading:
         return self.module.norm_features(self.given)
 
     @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The words of all captions, looked up once."""
+        assert self.module.words is not None
+        told = self.captions
+        texts = [told.contrast, told.match, told.write, *([told.negatives] if told.negatives is not None else [])]
+        return Vocabulary(self.module.words.weight, texts, writes=self.writes)
+
+    @cached_property
     def queries(self) -> Read:
         """The queries' own pass."""
         return self.module.read(self.looked, None, mask="uni-modal")
@@ -51,19 +61,21 @@ class QFormerReading:
     @cached_property
     def words(self) -> Read:
         """The captions' own pass, told at their first token."""
-        return self.module.read(None, self.captions.contrast, mask="uni-modal", packed=True, told="first")
+        text = self.vocabulary.of(self.captions.contrast)
+        return self.module.read(None, text, mask="uni-modal", packed=True, told="first")
 
     @cached_property
     def written(self) -> Tensor:
         """The captions' pass over the cached queries without each one's last token, [rows, length - 1, width]."""
         write = self.captions.write
         before = Text(ids=write.ids[:, :-1], mask=write.mask[:, :-1] & write.mask[:, 1:])
-        told = self.module.read(None, before, mask="causal", past=self.queries, packed=True).text
+        told = self.module.read(None, self.vocabulary.of(before), mask="causal", past=self.queries, packed=True).text
         assert told is not None
         return told
 
     def expect(self, part: Part, text: Text | None = None) -> None:
-        """Every part is a pass of its own here."""
+        """Every part is a pass of its own here; one that writes shares the word matrix with those that read."""
+        self.writes |= part == "write"
 
     def images(self, vectors: Vectors) -> Tensor:
         """One vector a query. Raises ValueError for other vectors than those of the queries."""
@@ -94,15 +106,15 @@ class QFormerReading:
             if looked.patches is not None:
                 raise ValueError("Padded features cannot be exchanged between processes: use features of one length.")
             looked = _joined(looked, self.module.look_at(others, None))
-        self.joint = self.module.read(looked, text, mask="bidirectional", owner=owner, packed=True, told="none")
+        worded = self.vocabulary.of(text)
+        self.joint = self.module.read(looked, worded, mask="bidirectional", owner=owner, packed=True, told="none")
         assert self.joint.queries is not None
         return self.heads.judge(self.joint.queries)
 
     def write(self) -> tuple[Tensor, Tensor]:
         """Logits and ids at the supervised places."""
         places, ids = supervised(self.captions)
-        assert self.module.words is not None
-        return self.heads.write(self.written[places], self.module.words.weight), ids
+        return self.heads.write(self.written[places], self.vocabulary.weight), ids
 
 
 def _joined(first: Looked, second: Looked) -> Looked:
