@@ -36,7 +36,7 @@ class Vocabulary:
     ) -> None:
         self.full, self.weight = weight, weight
         ids = torch.cat([text.ids.flatten() for text in texts])
-        self.ids = ids if ids.is_meta else ids.unique()  # without content: shapes alone, for costs
+        self.ids = ids if ids.is_meta else torch.unique(ids)  # without content: shapes alone, for costs
         kind = weight.device.type
         if writes:
             low = not weight.is_meta and torch.is_autocast_enabled(kind)
