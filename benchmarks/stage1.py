@@ -39,6 +39,7 @@ from isthmus.connectors.qformer_layers import Attention, QFormerLayer
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Features, FeatureShape, Grid, Plan, Text
 from isthmus.model import VisionLanguageModel
+from isthmus.train.freed_memory import kept_memory
 from isthmus.train.objectives import ITC, ITG, ITM
 from isthmus.train.objectives.itm import Negatives
 from isthmus.train.objectives.shared import Shared
@@ -287,11 +288,13 @@ def measure(name: str, size: Size, steps: int, *, bf16: bool = False) -> Measure
     module, batch, drawn = problem(size, name)
     before = peak_mib()
     spent = []
-    for _ in range(steps + 1):
-        begun = time.perf_counter()
-        step(name, size, module, batch, drawn, bf16=bf16)
-        spent.append(time.perf_counter() - begun)
-    return Measured(spent[1:], peak_mib() - before)
+    with kept_memory():  # as in training; it serves all arms
+        for _ in range(steps + 1):
+            begun = time.perf_counter()
+            step(name, size, module, batch, drawn, bf16=bf16)
+            spent.append(time.perf_counter() - begun)
+        extra = peak_mib() - before
+    return Measured(spent[1:], extra)
 
 
 def peak_mib() -> float:

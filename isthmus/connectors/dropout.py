@@ -9,6 +9,8 @@ that their mean is kept exactly. On other devices this is torch's own.
 from typing import Any
 
 import torch
+from numpy import int16
+from numpy.random import SFC64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
@@ -53,12 +55,17 @@ class _Dropout(torch.autograd.Function):
 
 
 def _kept(values: Tensor, level: int) -> Tensor:
-    """True where a value stays: where its 16 bits are at least `level` of 65,536."""
+    """1 where a value stays, where its 16 bits are at least `level` of 65,536, else 0; as bytes.
+
+    The bits are numpy's, by a seed from torch's generator: they come twice as fast.
+    """
     count = values.numel()
-    drawn = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    return (drawn.view(torch.int16)[:count] >= level - LEVELS // 2).view(values.shape)
+    seed = int(torch.randint(2**63 - 1, ()))
+    drawn = torch.from_numpy(SFC64(seed).random_raw((count + 3) // 4).view(int16))[:count]
+    # Written as bytes: torch compares and converts those several times faster than truth values.
+    kept = torch.empty(count, dtype=torch.uint8)
+    return torch.ge(drawn, level - LEVELS // 2, out=kept).view(values.shape)
 
 
 def _masked(values: Tensor, kept: Tensor, scale: float) -> Tensor:
-    # As bytes, for torch converts those several times faster than truth values.
-    return values * kept.view(torch.uint8).to(values.dtype).mul_(scale)
+    return values * kept.to(values.dtype).mul_(scale)

@@ -12,6 +12,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from isthmus.measure.doctor import judge
 from isthmus.runs import BEST_FILE, FINISHED_FILE, STAGE_FILE, Run
 from isthmus.train import checkpoint, sharding
+from isthmus.train.freed_memory import kept_memory
 from isthmus.train.journal import Journal
 from isthmus.train.objectives.base import NotFiniteError
 from isthmus.train.options import AS_IT_IS, RunOptions
@@ -53,6 +54,7 @@ def train(
     with (
         torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []),
         ProgressDisplay(show=progress and accelerator.is_main_process, call=on_progress) as display,
+        kept_memory(),
     ):
         begun = (folder / STAGE_FILE).is_file()
         if open_folder(stage, folder, resume=resume, start=start, accelerator=accelerator):
