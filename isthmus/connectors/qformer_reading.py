@@ -106,7 +106,7 @@ class QFormerReading:
             if looked.patches is not None:
                 raise ValueError("Padded features cannot be exchanged between processes: use features of one length.")
             looked = _joined(looked, self.module.look_at(others, None))
-        worded = self.vocabulary.of(text)
+        worded = text if self.told is None else self.vocabulary.of(text)
         self.joint = self.module.read(looked, worded, mask="bidirectional", owner=owner, packed=True, told="none")
         assert self.joint.queries is not None
         return self.heads.judge(self.joint.queries)

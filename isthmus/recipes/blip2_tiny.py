@@ -68,7 +68,7 @@ def tiny_contrast() -> Stage:
         optimizer=replace(large.optimizer, peak_lr=5e-4, rates=(("connector.words", 5e-3),), clip_norm=1.0),
         schedule=Cosine(warmup_fraction=0.05),
         batch_size=64,
-        steps=600,
+        steps=900,
         precision="float32",
         save_every=150,
         validate_every=150,
