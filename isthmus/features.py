@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 from torch import Tensor
@@ -54,6 +55,9 @@ class Features:
     `tokens` holds `prefix` class or register tokens, then `grid.size` patch tokens. All rows share `grid`; inputs with
     another grid go in another `Features`. `valid` marks real patches where views are padded to one length. `levels` are
     further layers (or a second encoder) on the same grid, without prefix tokens.
+
+    Raises:
+        ValueError: shapes that do not fit each other, or a `valid` that is no bool. Nothing but shapes is looked at.
     """
 
     tokens: Float[Tensor, "views all_tokens channels"]
@@ -63,12 +67,32 @@ class Features:
     levels: tuple[Float[Tensor, "views patches _"], ...] = ()
 
     def __post_init__(self) -> None:
-        expected = self.prefix + self.grid.size
-        if self.tokens.shape[1] != expected:
+        if self.tokens.ndim != 3:
             raise ValueError(
-                f"Features with prefix={self.prefix} and grid={tuple(self.grid)} need {expected} tokens a view, "
-                f"but {self.tokens.shape[1]} came. Give the grid and the prefix that the encoder really has."
+                f"Features need tokens of shape [views, tokens, channels], but {tuple(self.tokens.shape)} came. Give "
+                f"every view a row, and lay its patches along one axis in the order of `grid`, row by row."
             )
+        views, came, _ = self.tokens.shape
+        patches = self.grid.size
+        if came != self.prefix + patches:
+            raise ValueError(
+                f"Features with prefix={self.prefix} and grid={tuple(self.grid)} need {self.prefix + patches} tokens "
+                f"a view, but {came} came. Give the grid and the prefix that the encoder really has."
+            )
+        valid = self.valid
+        if valid is not None and (valid.shape != (views, patches) or valid.dtype != torch.bool):
+            raise ValueError(
+                f"Features of {views} views with {patches} patches each need a `valid` of bool and shape "
+                f"{(views, patches)}, but {valid.dtype} of shape {tuple(valid.shape)} came. Give one value a patch, "
+                f"true where it is real and none for prefix tokens, or leave it out where nothing is padded."
+            )
+        for number, level in enumerate(self.levels):
+            if level.ndim != 3 or level.shape[:2] != (views, patches):
+                raise ValueError(
+                    f"Features of {views} views with {patches} patches each need levels of shape "
+                    f"[{views}, {patches}, channels], but levels[{number}] has {tuple(level.shape)}. Give layers of "
+                    f"the same views on the same grid, without class or register tokens."
+                )
 
     @property
     def patches(self) -> Float[Tensor, "views patches channels"]:
@@ -83,10 +107,22 @@ class Features:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Text rows for connectors that read text, in the connector's own tokenizer. `mask` is true at real tokens."""
+    """Text rows for connectors that read text, in the connector's own tokenizer. `mask` is true at real tokens.
+
+    Raises:
+        ValueError: ids that are no rows, or a mask of another shape or no bool. Nothing but shapes is looked at.
+    """
 
     ids: Int[Tensor, "rows length"]
     mask: Bool[Tensor, "rows length"]
+
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.mask.shape != self.ids.shape or self.mask.dtype != torch.bool:
+            raise ValueError(
+                f"Text needs ids of shape [rows, length] and a mask of bool and the same shape, but ids of shape "
+                f"{tuple(self.ids.shape)} and a mask of {self.mask.dtype} and shape {tuple(self.mask.shape)} came. "
+                f"Give what one call of the tokenizer says with padding=True: input_ids, and attention_mask.bool()."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import jaxtyping
 import pytest
 from jaxtyping import install_import_hook
 from oracle_files import TALLY, summary
 
 install_import_hook("isthmus", "beartype.beartype")
+
+
+@pytest.fixture
+def unannotated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Annotations are not enforced, as where the library is used: what it refuses is then said by itself."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

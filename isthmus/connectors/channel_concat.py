@@ -57,19 +57,8 @@ class ChannelConcat(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Joins, then projects. Raises ValueError when levels or widths are others than it was built for."""
-        check_features(self, features, self.source.width)
-        check_level_widths(self, features, self.source.level_widths)
+        check_features(self, features, self.source.width, self.source.level_widths)
         return VisualTokens(self.project(torch.cat([features.patches, *features.levels], dim=-1)))
-
-
-def check_level_widths(connector: Connector, features: Features, widths: tuple[int, ...]) -> None:
-    """Raises ValueError unless the levels are those that the connector was built for."""
-    came = tuple(level.shape[-1] for level in features.levels)
-    if came != widths:
-        raise ValueError(
-            f"{type(connector).__name__} was built for further layers of widths {widths}, but {came} came. Build it "
-            f"with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
-        )
 
 
 def _width(source: FeatureShape) -> int:

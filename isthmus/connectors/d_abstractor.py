@@ -144,7 +144,7 @@ class DAbstractor(Connector):
     def __init__(self, source: FeatureShape, out_dim: int, *, config: DAbstractorConfig) -> None:
         super().__init__()
         self.config = config
-        self.in_dim, self.grid = source.width, source.grid
+        self.in_dim, self.level_widths, self.grid = source.width, source.level_widths, source.grid
         widths, width = (source.width, *source.level_widths), config.width
         rows, columns = rows_columns(config.side)
         self.inputs = nn.ModuleList(nn.Identity() if one == width else nn.Linear(one, width) for one in widths)
@@ -163,7 +163,7 @@ class DAbstractor(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """The queries after every layer, projected. Raises ValueError on another grid, when positions are learned."""
-        check_features(self, features, self.in_dim)
+        check_features(self, features, self.in_dim, self.level_widths)
         if self.positions is not None:
             check_same_grid(self, features.grid, self.grid)
         levels = []

@@ -50,19 +50,30 @@ def check_dropout(config: object, dropout: float) -> None:
         raise ValueError(f"{type(config).__name__}(dropout={dropout}) must be 0 or more and below 1.")
 
 
-def check_width(connector: nn.Module, features: Features, width: int) -> None:
-    """Raises ValueError unless the features have the width the connector was built for."""
+def check_widths(connector: nn.Module, features: Features, width: int, level_widths: tuple[int, ...] = ()) -> None:
+    """Raises ValueError unless the features, and their levels, have the widths the connector was built for."""
+    name = type(connector).__name__
     if features.tokens.shape[-1] != width:
         raise ValueError(
-            f"{type(connector).__name__} was built for features of width {width}, but width "
-            f"{features.tokens.shape[-1]} came. Build it with the shape of the encoder that made them: "
-            f"config.build(encoder.shape(), llm.shape())."
+            f"{name} was built for features of width {width}, but width {features.tokens.shape[-1]} came. Build it "
+            f"with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
+        )
+    came = tuple(level.shape[-1] for level in features.levels)
+    if came and not level_widths:
+        raise ValueError(
+            f"{name} was built for one layer, but levels of widths {came} came with it, which it would ignore. Name "
+            f"one layer in the encoder that made them, as in layers=(-1,)."
+        )
+    if came != level_widths:
+        raise ValueError(
+            f"{name} was built for further layers of widths {level_widths}, but {came} came. Build it with the shape "
+            f"of the encoder that made them: config.build(encoder.shape(), llm.shape())."
         )
 
 
-def check_patches(connector: nn.Module, features: Features, width: int) -> None:
-    """Raises ValueError unless the features have the width the connector was built for, and patches alone."""
-    check_width(connector, features, width)
+def check_patches(connector: nn.Module, features: Features, width: int, level_widths: tuple[int, ...] = ()) -> None:
+    """Raises ValueError unless the features have the widths the connector was built for, and patches alone."""
+    check_widths(connector, features, width, level_widths)
     if features.prefix:
         raise ValueError(
             f"{type(connector).__name__} was built for patches alone, but {features.prefix} class or register tokens "
@@ -70,9 +81,9 @@ def check_patches(connector: nn.Module, features: Features, width: int) -> None:
         )
 
 
-def check_features(connector: nn.Module, features: Features, width: int) -> None:
-    """Raises ValueError unless the features have the width the connector was built for, no prefix and no padding."""
-    check_patches(connector, features, width)
+def check_features(connector: nn.Module, features: Features, width: int, level_widths: tuple[int, ...] = ()) -> None:
+    """Raises ValueError unless the features have the widths the connector was built for, no prefix and no padding."""
+    check_patches(connector, features, width, level_widths)
     if features.valid is not None:
         raise ValueError(
             f"{type(connector).__name__} does not look around padding, so padded features (with a `valid` mask) would "

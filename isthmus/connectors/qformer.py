@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.dropout import Dropout
-from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_width
+from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_widths
 from isthmus.connectors.normed_linear import normed_linears
 from isthmus.connectors.packing import Groups, Packing
 from isthmus.connectors.qformer_costs import qformer_passes
@@ -285,7 +285,7 @@ class QFormer(Connector):
 
         For one pass of few `rows` of queries an image, where gradients are taken, the features themselves instead.
         """
-        self._check_width(features)
+        self._check_widths(features)
         patches, config = self.real_patches(features), self.config
         queries = config.num_queries if rows is None else rows * config.num_queries
         few = pays(features.tokens, queries=queries, width=config.width, heads=config.heads)
@@ -305,7 +305,7 @@ class QFormer(Connector):
 
     def norm_features(self, features: Features) -> Float[Tensor, "views patches channels"]:
         """What `ln_vision` gives. Raises ValueError for features of another width."""
-        self._check_width(features)
+        self._check_widths(features)
         normed: Tensor = self.ln_vision(features.tokens)
         return normed
 
@@ -357,8 +357,8 @@ class QFormer(Connector):
             return past.past[0][0].shape[0] if past is not None else 0
         return features.views if isinstance(features, Looked) else features.tokens.shape[0]
 
-    def _check_width(self, features: Features) -> None:
-        check_width(self, features, self.in_dim)
+    def _check_widths(self, features: Features) -> None:
+        check_widths(self, features, self.in_dim)
 
 
 def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool) -> Tensor | None:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
-from isthmus.connectors.fit import check_counts, check_no_levels, check_width
+from isthmus.connectors.fit import check_counts, check_no_levels, check_widths
 from isthmus.connectors.mean_query_pool import MeanQueryPool
 from isthmus.connectors.qformer_layers import Pattern
 from isthmus.connectors.qllama_costs import qllama_passes
@@ -235,7 +235,7 @@ class QLlama(Connector):
         pairs: list[Pair | None] = [None] * len(self.layers)
         patches = None
         if features is not None:
-            check_width(self, features, self.in_dim)
+            check_widths(self, features, self.in_dim)
             rows = rows or len(features.tokens)
             if owner is None and rows % len(features.tokens):
                 raise ValueError(

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.channel_concat import check_level_widths
 from isthmus.connectors.fit import check_counts, check_features
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
@@ -89,8 +88,7 @@ class Qwen3VlMergers(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Merges every layer. Raises ValueError when grid, levels or widths do not fit."""
-        check_features(self, features, self.source.width)
-        check_level_widths(self, features, self.source.level_widths)
+        check_features(self, features, self.source.width, self.source.level_widths)
         self.config.num_tokens(features.grid)
         levels = zip(self.deeper, features.levels, strict=True)
         return VisualTokens(

@@ -113,14 +113,8 @@ class TokenPacker(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Packs every region into one token. Raises ValueError when the grid or the levels do not fit."""
-        check_features(self, features, self.in_dim)
+        check_features(self, features, self.in_dim, self.level_widths)
         self.config.num_tokens(features.grid)
-        widths = tuple(level.shape[-1] for level in features.levels)
-        if widths != self.level_widths:
-            raise ValueError(
-                f"TokenPacker was built for further layers of widths {self.level_widths}, but {widths} came. Build it "
-                f"with the shape of the encoder that made them: config.build(encoder.shape(), llm.shape())."
-            )
         seen = torch.cat(features.levels, dim=-1) if features.levels else features.patches
         points = self.point_norm(self.point(self.point_grid(features)))
         keys = self.regions(self.keys_norm(self.keys(seen)), features.grid)

@@ -11,7 +11,7 @@ from einops import rearrange, repeat
 from torch import nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.fit import check_no_levels, check_width
+from isthmus.connectors.fit import check_no_levels, check_widths
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.qformer import QFormerConfig
 from isthmus.connectors.qformer_keys import layer_entries, timed_entries
@@ -107,7 +107,7 @@ class VideoQFormer(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Each frame, then all frames in time, then the projection. A frame of padding alone is not looked at."""
-        check_width(self, features, self.in_dim)
+        check_widths(self, features, self.in_dim)
         check_steps(self.config, features.grid.frames, self.config.max_frames, "max_frames")
         _check_prefix(features.prefix, features.grid)
         frames = self.image(features)

@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from isthmus.connectors.base import Connector, ConnectorConfig
-from isthmus.connectors.channel_concat import check_level_widths
 from isthmus.connectors.fit import check_features
 from isthmus.connectors.key_map import Entry, KeyMap
 from isthmus.connectors.windowed_qformer import GRANITE_KEYS, Shrink, WindowedQFormer, WindowedQFormerConfig
@@ -99,8 +98,7 @@ class WindowedStreams(Connector):
 
     def forward(self, features: Features) -> VisualTokens:
         """Every stream. Raises ValueError when width, levels or grid do not fit."""
-        check_features(self, features, self.source.width)
-        check_level_widths(self, features, self.source.level_widths)
+        check_features(self, features, self.source.width, self.source.level_widths)
         layers: tuple[torch.Tensor, ...] = (features.patches, *features.levels)
         first, *rest = (
             stream(Features(tokens=layers[layer], grid=features.grid)).tokens

@@ -91,9 +91,10 @@ def looking(module: nn.Module, args: tuple[Any, ...]) -> Float[Tensor, "rows hea
     """Where such a module, called with `args`, looks; None where texts are grouped by image, or there is one source."""
     assert isinstance(module, Attention)
     hidden, pair, mask, *arranged = args
-    keys = module.key(pair.whole()) if isinstance(pair, Unprojected) else pair[0]
-    if any(one is not None for one in arranged) or len(hidden) != len(keys) or keys.shape[1] < 2:
+    rows, sources = (pair.tokens if isinstance(pair, Unprojected) else pair[0]).shape[:2]
+    if any(one is not None for one in arranged) or len(hidden) != rows or sources < 2:
         return None
+    keys = module.key(pair.whole()) if isinstance(pair, Unprojected) else pair[0]
     split = "rows places (heads inner) -> rows heads places inner"
     query, key = (rearrange(one.float(), split, heads=module.heads) for one in (module.query(hidden), keys))
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5

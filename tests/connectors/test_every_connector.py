@@ -227,6 +227,26 @@ def test_class_tokens_it_was_not_built_for_are_refused(name: str) -> None:
         connector(Features(tokens=torch.cat([first, given.tokens], dim=1), grid=given.grid, prefix=1))
 
 
+MISFITS = {
+    "a map of patches": (lambda t: {"tokens": t[:, None]}, r"\[views, tokens, channels\], but \(2, 1, 144, 20\) came"),
+    "one patch": (lambda t: {"tokens": t[0, 0]}, r"\[views, tokens, channels\], but \(20,\) came"),
+    "a short mask": (lambda t: {"tokens": t, "valid": t[:, 1:, 0] == 0}, r"shape \(2, 144\), but .* \(2, 143\) came"),
+    "a short level": (lambda t: {"tokens": t, "levels": (t[:, 1:],)}, r"levels\[0\] has \(2, 143, 20\)\. Give"),
+    "stray levels": (lambda t: {"tokens": t, "levels": (t, t)}, r"levels of widths \(20, 20\) came.*layers=\(-1,\)"),
+}
+"""Shapes that no connector takes (the first four are refused by `Features` itself), and what is said of them."""
+
+
+@pytest.mark.usefixtures("unannotated")
+@pytest.mark.parametrize("misfit", MISFITS)
+@pytest.mark.parametrize("name", NAMES)
+def test_shapes_that_do_not_fit_are_refused_with_the_way_out(name: str, misfit: str) -> None:
+    _, connector = make(name)
+    given, said = MISFITS[misfit]
+    with pytest.raises(ValueError, match=said):
+        connector(Features(**given(views(2).tokens), grid=SOURCE.grid))
+
+
 @pytest.mark.parametrize("name", READ_LEVELS)
 def test_layers_that_do_not_come_are_missed(name: str) -> None:
     config, _ = make(name)
