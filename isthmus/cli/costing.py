@@ -31,7 +31,8 @@ from isthmus.measure import (
     training_memory,
 )
 from isthmus.recipes import RECIPES
-from isthmus.runs import STAGE_FILE
+from isthmus.model import Model
+from isthmus.runs import STAGE_FILE, Run
 from isthmus.train.stage import AdamW, Stage
 
 SHELF_RECIPE = "llava15/stage1"
@@ -82,17 +83,37 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
 
 
 def find_stage(name: str) -> Stage:
-    """The stage of a recipe or run folder, or one around the model of a folder or hub id, training its connector."""
+    """The stage of a recipe or run folder, or one around a model that was imported, of a folder or of a hub id."""
     if name in RECIPES:
         return RECIPES[name]()
     folder = Path(name)
     if (folder / STAGE_FILE).is_file():
-        return saved_stage(folder)
+        run = Run(folder)
+        return _imported(run) if "imported_from" in run.stage_json else saved_stage(folder)
     if not folder.is_dir() and (name.count("/") != 1 or name.split("/")[0] in {one.split("/")[0] for one in RECIPES}):
         raise ValueError(f"Unknown recipe {name!r}.{did_you_mean(name, RECIPES)} There are: {', '.join(RECIPES)}.")
+    return _around(name, native_model(name))
+
+
+def _imported(run: Run) -> Stage:
+    """Around the model of a run that was imported, which has no stage.
+
+    Raises:
+        ValueError: it has no language model, and what a connector alone costs depends on its losses.
+    """
+    model = run.model_config
+    if model.llm is None:
+        raise ValueError(
+            f"{run.folder} was imported ({run.stage_json['imported_from']}) without a language model: what it costs "
+            f"depends on the losses that a stage trains it with. Name that stage's recipe: {', '.join(RECIPES)}."
+        )
+    return _around(run.name, model)
+
+
+def _around(name: str, model: Model) -> Stage:
     return Stage(
         name=name,
-        model=native_model(name),
+        model=model,
         train=("connector",),
         data=(Source(of=WorldCaptions(split="train", num_scenes=1)),),
         optimizer=AdamW(peak_lr=1e-3),

@@ -14,6 +14,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
+    Qwen3VLConfig,
     VipLlavaConfig,
 )
 
@@ -170,6 +171,7 @@ WHOLE = {
     "idefics2": tiny.idefics2(),
     "internvl": tiny.internvl(),
     "llava-next": tiny.llava_next(),
+    "perception-lm": tiny.perception(),
 }
 
 
@@ -185,7 +187,9 @@ def test_a_folder_of_every_class_that_runs_go_out_to_has_its_cost(name: str, tmp
     assert (
         bill.llm.parameters + bill.connector.parameters + bill.arrange.parameters == sum(counts.values()) - tower + own
     )
-    assert bill.visual_tokens == {"idefics2": 5, "internvl": 4, "llava-next": 16 + 4 * 5}.get(name, 5)
+    assert bill.visual_tokens == {"idefics2": 5, "internvl": 4, "llava-next": 16 + 4 * 5, "perception-lm": 16}.get(
+        name, 5
+    )
 
 
 def test_a_vipllava_of_one_layer_has_its_norm_in_the_tower(tmp_path: Path) -> None:
@@ -225,6 +229,16 @@ def test_what_a_connector_starts_from_is_not_read_for_its_cost() -> None:
 def test_other_kinds_are_refused_with_a_way_out(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=8, num_attention_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"'llama' model; .*--model.encoder.name"):
+        native_model(str(tmp_path))
+    with pytest.raises(ValueError, match=r"perception_lm is understood here"):
+        native_model(str(tmp_path))
+    pooled = tiny.perception()
+    pooled.projector_pooling_ratio = 2
+    pooled.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"pools by 2 behind the MLP"):
+        native_model(str(tmp_path))
+    Qwen3VLConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'qwen3_vl' model; a whole model of llava"):
         native_model(str(tmp_path))
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         native_model(str(tmp_path.parent))
