@@ -30,8 +30,8 @@ from isthmus.measure import (
     shelf,
     training_memory,
 )
-from isthmus.recipes import RECIPES
 from isthmus.model import Model
+from isthmus.recipes import RECIPES
 from isthmus.runs import STAGE_FILE, Run
 from isthmus.train.stage import AdamW, Stage
 
