@@ -18,8 +18,15 @@ from transformers import (
     VipLlavaConfig,
 )
 
-from isthmus.connectors import CONNECTORS, InstructQFormerConfig, MlpConfig, QFormerConfig
-from isthmus.connectors.arrange import Anyres
+from isthmus.connectors import (
+    CONNECTORS,
+    InstructQFormerConfig,
+    MlpConfig,
+    QFormerConfig,
+    Qwen3VlConfig,
+    WindowedStreamsConfig,
+)
+from isthmus.connectors.arrange import Anyres, Levels
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles
 from isthmus.features import LLMShape
@@ -111,6 +118,18 @@ def test_every_connector_stands_on_the_shelf() -> None:
     linear = rows["linear"].bill
     assert linear is not None
     assert linear.connector.parameters == 1_024 * 2_560 + 2_560
+
+
+def test_levels_stand_on_the_shelf_through_levels() -> None:
+    row = next(row for row in shelf(small(), text_tokens=0) if row.name == "windowed-streams")
+    assert row.arrange == Levels(layers=tuple(range(1, len(WindowedStreamsConfig().streams))))
+    stands = replace(small(), connector=WindowedStreamsConfig(), arrange=row.arrange)
+    assert row.bill == cost(stands, text_tokens=0)
+    deeper = replace(small(), arrange=Levels(layers=(7, 9)), connector=Qwen3VlConfig())
+    refused = next(row for row in shelf(deeper) if row.name == "windowed-streams")
+    assert refused.arrange is None
+    assert "names 2 layers" in refused.misfit
+    assert refused.misfit.endswith("(Qwen3VlConfig).")
 
 
 def test_a_misfit_on_the_shelf_says_why() -> None:
