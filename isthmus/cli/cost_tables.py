@@ -66,11 +66,11 @@ class CountTable:
     def _drawn(self, columns: Sequence[int], *, rounded: bool, narrow: bool) -> Table:
         """Names and some of the other columns."""
         chosen = (0, *columns)
-        rows = [[_written(row[column], rounded) for column in chosen] for row in self.rows]
-        lost = rounded and any(
-            isinstance(row[column], int) and row[column] > 999 for row in self.rows for column in columns
+        exact = [[_written(row[column], rounded=False) for column in chosen] for row in self.rows]
+        rows = [[_written(row[column], rounded=rounded) for column in chosen] for row in self.rows]
+        table = Table(
+            title=self.title, show_edge=not narrow, pad_edge=not narrow, caption=None if rows == exact else ROUNDED
         )
-        table = Table(title=self.title, show_edge=not narrow, pad_edge=not narrow, caption=ROUNDED if lost else None)
         table.add_column(self.headings[0], overflow="fold")
         for number, column in enumerate(columns, start=1):
             heading = self.headings[column]
@@ -83,7 +83,7 @@ class CountTable:
         return table
 
 
-def _written(cell: Cell, rounded: bool) -> str:
+def _written(cell: Cell, *, rounded: bool) -> str:
     if isinstance(cell, str):
         return cell
     return short(cell) if rounded else f"{cell:,}"

@@ -10,7 +10,7 @@ from isthmus.measure.closed_forms import decoder_form, tower_form
 from isthmus.measure.cost import Cost, causal_flops
 from isthmus.measure.inputs import input_plans
 from isthmus.measure.known import offline
-from isthmus.measure.memory import held, kept_bytes, llm_activations, tower_activations
+from isthmus.measure.memory import held, llm_activations, tower_activations
 from isthmus.model import Model
 
 SYMBOLS = (
@@ -56,8 +56,8 @@ def formulas(model: Model) -> Iterator[Formula]:
         yield Formula("all", "prefill flops", _stated(Cost.prefill_flops))
     yield Formula("all", "training flops", "forward of what is frozen in front, 3 x what learns, 2 x what is behind it")
     yield Formula("all", "training memory", _stated(held))
-    yield Formula("encoder", "activations", f"Where it learns: {_stated(tower_activations)}")
-    yield Formula("connector", "activations", _stated(kept_bytes))
+    yield Formula("encoder", "activations", _stated(tower_activations))
+    yield Formula("connector", "activations", "what autograd keeps of it over all views, its own weights left out")
     if model.llm is not None:
         yield Formula("llm", "activations", _stated(llm_activations))
 

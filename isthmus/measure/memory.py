@@ -139,7 +139,8 @@ def _connector_activations(
 
 
 def tower_activations(encoder: EncoderConfig, views: int) -> int:
-    """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk.
+    """views * K where it learns, K bytes being what autograd keeps of one view; with checkpointing views * pixels *
+    bytes a number + min(views, views_at_once) * K.
 
     Crops that are added inside the encoder hold the blocks they pass. Other encoders than these are not counted.
     """

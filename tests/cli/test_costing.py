@@ -92,6 +92,16 @@ def test_a_run_folder(tmp_path: Path) -> None:
     assert find_stage(str(tmp_path)) == stage
 
 
+def test_what_was_imported_without_a_language_model_asks_for_a_recipe(tmp_path: Path) -> None:
+    model = to_json(RECIPES["blip2/tiny-stage1"]().model)
+    told = {"imported_from": "a file", "stage": {"type": "Stage", "name": "imported/it", "model": model}}
+    (tmp_path / STAGE_FILE).write_text(json.dumps(told))
+    with pytest.raises(
+        ValueError, match=r"imported \(a file\) without a language model: .* recipe: .*blip2/tiny-stage1"
+    ):
+        find_stage(str(tmp_path))
+
+
 def test_a_stage_without_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "blip2/stage1")
     assert "32 caption tokens, 1,680 pairs" in text

@@ -14,6 +14,7 @@ from isthmus.llms.base import read_config
 from isthmus.measure import cost, formulas, training_memory
 from isthmus.measure.closed_forms import DECODERS, TOWERS, decoder_form, tower_form
 from isthmus.measure.known import local_name
+from isthmus.measure.memory import tower_activations
 from isthmus.model import Model
 from isthmus.weights import resolve_model
 
@@ -131,3 +132,11 @@ def test_memory_is_what_its_formula_says() -> None:
     thrifty = replace(model, llm=replace(model.llm, checkpointing=True))
     less = training_memory(thrifty, train=train, text_tokens=text).activations
     assert less == layers * length * config.hidden_size * 2 + -(-kept // layers) + logits
+
+
+def test_activations_of_a_tower_are_what_their_formula_says() -> None:
+    tower = VisionEncoder(image_size=96)
+    kept, pixels = tower_activations(tower, 1), 3 * 96 * 96
+    assert tower_activations(tower, 5) == 5 * kept
+    thrifty = replace(tower, checkpointing=True, views_at_once=2)
+    assert tower_activations(thrifty, 5) == 5 * pixels * 4 + 2 * kept
