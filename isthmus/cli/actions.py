@@ -170,9 +170,10 @@ def curate(command: commands.Curate, rest: Sequence[str]) -> None:
 
 def cost(command: commands.Cost, rest: Sequence[str]) -> None:
     """Print what a model costs."""
+    from isthmus.cli.cost_tables import cost_console
     from isthmus.cli.costing import cost_lines
 
-    wanted = [command]
+    console, wanted = cost_console(), [command]
     if command.recipe in CHAINS:
         from isthmus.cli.chaining import refuse_fields
 
@@ -181,7 +182,7 @@ def cost(command: commands.Cost, rest: Sequence[str]) -> None:
         wanted = [replace(command, recipe=stage.name) for stage in chain.stages]
     for each in wanted:
         for one in cost_lines(each, rest):
-            Console().print(one)
+            console.print(one, markup=not isinstance(one, str), highlight=False)
 
 
 def check(command: commands.Check, rest: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from isthmus.cli.commands import Cost as CostCommand
-from isthmus.cli.cost_tables import facts_table, headed, memory_rows, parts_table
+from isthmus.cli.cost_tables import CountTable, counts, facts_table, memory_rows, parts_table
 from isthmus.cli.costing_alignment import alignment_tables, caption_length
 from isthmus.cli.fields import with_fields
 from isthmus.cli.stages import saved_stage
@@ -30,8 +30,9 @@ from isthmus.measure import (
     shelf,
     training_memory,
 )
+from isthmus.model import Model
 from isthmus.recipes import RECIPES
-from isthmus.runs import STAGE_FILE
+from isthmus.runs import STAGE_FILE, Run
 from isthmus.train.stage import AdamW, Stage
 
 SHELF_RECIPE = "llava15/stage1"
@@ -39,7 +40,7 @@ SHELF_RECIPE = "llava15/stage1"
 _LARGEST_SIDE = 100_000
 
 
-def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | str]:
+def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | CountTable | str]:
     """Everything that `isthmus cost` prints.
 
     Raises:
@@ -66,7 +67,7 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
         )
     if command.shelf:
         for size in sizes:
-            yield shelf_table(stage, size, command.text_tokens, inputs)
+            yield from shelf_tables(stage, size, command.text_tokens, inputs)
     elif command.fit is not None:
         for size in sizes:
             yield fit_table(stage, read_bytes(command.fit), size, command.text_tokens, inputs)
@@ -82,17 +83,37 @@ def cost_lines(command: CostCommand, rest: Sequence[str]) -> Iterator[Table | st
 
 
 def find_stage(name: str) -> Stage:
-    """The stage of a recipe or run folder, or one around the model of a folder or hub id, training its connector."""
+    """The stage of a recipe or run folder, or one around a model that was imported, of a folder or of a hub id."""
     if name in RECIPES:
         return RECIPES[name]()
     folder = Path(name)
     if (folder / STAGE_FILE).is_file():
-        return saved_stage(folder)
+        run = Run(folder)
+        return _imported(run) if "imported_from" in run.stage_json else saved_stage(folder)
     if not folder.is_dir() and (name.count("/") != 1 or name.split("/")[0] in {one.split("/")[0] for one in RECIPES}):
         raise ValueError(f"Unknown recipe {name!r}.{did_you_mean(name, RECIPES)} There are: {', '.join(RECIPES)}.")
+    return _around(name, native_model(name))
+
+
+def _imported(run: Run) -> Stage:
+    """Around the model of a run that was imported, which has no stage.
+
+    Raises:
+        ValueError: it has no language model, and what a connector alone costs depends on its losses.
+    """
+    model = run.model_config
+    if model.llm is None:
+        raise ValueError(
+            f"{run.folder} was imported ({run.stage_json['imported_from']}) without a language model: what it costs "
+            f"depends on the losses that a stage trains it with. Name that stage's recipe: {', '.join(RECIPES)}."
+        )
+    return _around(run.name, model)
+
+
+def _around(name: str, model: Model) -> Stage:
     return Stage(
         name=name,
-        model=native_model(name),
+        model=model,
         train=("connector",),
         data=(Source(of=WorldCaptions(split="train", num_scenes=1)),),
         optimizer=AdamW(peak_lr=1e-3),
@@ -116,7 +137,7 @@ def read_size(text: str) -> tuple[int, int]:
 
 def cost_tables(
     stage: Stage, *, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE
-) -> Iterator[Table]:
+) -> Iterator[Table | CountTable]:
     """The cost of a stage: by part, and as a whole."""
     bill = cost(stage.model, train=stage.train, image=image, text_tokens=text_tokens, inputs=inputs)
     samples = stage.micro_batch_size or stage.batch_size
@@ -131,24 +152,22 @@ def cost_tables(
     yield _whole(stage, bill, memory, samples)
 
 
-def branches_table(branches: Sequence[BranchCost]) -> Table:
+def branches_table(branches: Sequence[BranchCost]) -> CountTable:
     """Each branch with one view, a clip or a run of a sound's windows, and below what of the prompt goes through it.
 
     Of the prompt alone are the FLOPs of the other tables.
     """
     headings = ("branch", "tokens", "parameters", "that learn", "frozen", "FLOPs, forward")
-    table = headed("Branches, with one view each: a clip, or a sound's windows", headings)
+    table = CountTable("Branches, with one view each: a clip, or a sound's windows", headings)
     for branch in branches:
         for name, part in branch.parts.items():
-            counts = (f"{count:,}" for count in (part.parameters, part.learned, part.frozen, part.flops))
-            table.add_row(f"{branch.name} {name}", "", *counts)
+            table.add_row(f"{branch.name} {name}", "", *counts(part))
         table.add_section()
-        frozen = branch.parameters - branch.learned
-        counts = (f"{count:,}" for count in (branch.tokens, branch.parameters, branch.learned, frozen, branch.flops))
-        table.add_row(f"{branch.name}, all", *counts)
+        every = PartCost(parameters=branch.parameters, learned=branch.learned, flops=branch.flops)
+        table.add_row(f"{branch.name}, all", branch.tokens, *counts(every))
         if branch.views:
             views = f"{branch.name}, {branch.views} view{'s' * (branch.views > 1)} of the prompt"
-            table.add_row(views, f"{branch.visual_tokens:,}", "", "", "", f"{branch.prompt_flops:,}")
+            table.add_row(views, branch.visual_tokens, "", "", "", branch.prompt_flops)
         table.add_section()
     return table
 
@@ -178,36 +197,41 @@ def _whole(stage: Stage, bill: Cost, memory: TrainingMemory, samples: int) -> Ta
 
 def sizes_table(
     stage: Stage, sizes: Sequence[tuple[int, int] | None], text_tokens: int, inputs: Inputs = ONE_IMAGE
-) -> Table:
+) -> CountTable:
     """One row a size of the picture."""
-    table = headed(
+    table = CountTable(
         "By size of the picture", ("image", "views", "visual tokens", "FLOPs, all to the first token", "KV cache")
     )
     for size in sizes:
         bill = cost(stage.model, train=stage.train, image=size, text_tokens=text_tokens, inputs=inputs)
         flops = short(bill.prefill_flops + bill.head_flops)
         image = f"{bill.image[0]} x {bill.image[1]}"
-        table.add_row(image, str(bill.views), f"{bill.visual_tokens:,}", flops, gib(bill.kv_bytes))
+        table.add_row(image, bill.views, bill.visual_tokens, flops, gib(bill.kv_bytes))
     return table
 
 
-def shelf_table(stage: Stage, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE) -> Table:
-    """One row a connector, with its default choices."""
+def shelf_tables(
+    stage: Stage, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE
+) -> Iterator[CountTable | str]:
+    """One row a connector, with its default choices; below, what needs another arrangement and what does not fit."""
     encoder, llm = getattr(stage.model.encoder, "name", "encoder"), stage.model.llm
     ends = f"{encoder} and {'nothing' if llm is None else llm.name}"
-    table = headed(
+    table = CountTable(
         f"Every connector between {ends}{_of_prompt(image, inputs)}, {text_tokens} text tokens",
         ("connector", "visual tokens", "parameters", "FLOPs, forward", "FLOPs, all to the first token", "KV cache"),
     )
+    remarks = []
     for row in shelf(stage.model, image=image, text_tokens=text_tokens, inputs=inputs):
         if row.bill is None:
-            table.add_row(row.name, f"[dim]{row.misfit.split('. ')[0][:60]}[/dim]", *[""] * 4)
+            remarks.append(f" {row.name} does not fit: {row.misfit}")
             continue
-        bill, views = row.bill, row.bill.connector
+        if row.arrange is not None:
+            remarks.append(f" {row.name} is arranged by {row.arrange}, as it gives tokens for later layers too.")
+        bill, part = row.bill, row.bill.connector
         whole = short(bill.prefill_flops + bill.head_flops)
-        numbers = (f"{bill.visual_tokens:,}", f"{views.parameters:,}", f"{views.flops:,}", whole, gib(bill.kv_bytes))
-        table.add_row(row.name, *numbers)
-    return table
+        table.add_row(row.name, bill.visual_tokens, part.parameters, part.flops, whole, gib(bill.kv_bytes))
+    yield table
+    yield from remarks
 
 
 def _of_prompt(image: tuple[int, int] | None, inputs: Inputs) -> str:
@@ -219,12 +243,12 @@ def _of_prompt(image: tuple[int, int] | None, inputs: Inputs) -> str:
 
 def fit_table(
     stage: Stage, budget: int, image: tuple[int, int] | None, text_tokens: int, inputs: Inputs = ONE_IMAGE
-) -> Table:
+) -> CountTable:
     """Which micro-batch fits, for each precision, with and without checkpointing."""
     learns = ", ".join(stage.train)
-    table = headed(
+    table = CountTable(
         f"{stage.name}{_of_prompt(image, inputs)}, training {learns}, in {gib(budget)}",
-        ("precision", "checkpointing", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
+        ("precision", "samples at a time", "memory", "weights", "gradients and AdamW", "activations"),
     )
     passes = stage.passes if stage.model.llm is None else None
     length = text_tokens if passes is None else caption_length(stage, text_tokens)
@@ -233,9 +257,8 @@ def fit_table(
     ):
         memory = fit.memory
         table.add_row(
-            fit.precision,
-            "yes" if fit.checkpointing else "no",
-            str(fit.samples) if fit.samples else "does not fit",
+            f"{fit.precision}{', checkpointing' * fit.checkpointing}",
+            fit.samples if fit.samples else "does not fit",
             gib(memory.total),
             gib(memory.weights),
             gib(memory.gradients + memory.optimizer),

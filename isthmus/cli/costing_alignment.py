@@ -4,13 +4,13 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from isthmus.cli.cost_tables import facts_table, headed, memory_rows, parts_table
+from isthmus.cli.cost_tables import CountTable, facts_table, memory_rows, parts_table
 from isthmus.cli.tables import short
 from isthmus.measure import PartCost, alignment_cost, alignment_memory
 from isthmus.train.stage import Stage
 
 
-def alignment_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int) -> Iterator[Table]:
+def alignment_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens: int) -> Iterator[Table | CountTable]:
     """The cost of one pair of image and caption: by part, by pass, and as a whole."""
     length = caption_length(stage, text_tokens)
     bill = alignment_cost(
@@ -19,9 +19,9 @@ def alignment_tables(stage: Stage, *, image: tuple[int, int] | None, text_tokens
     title = f"{stage.name}: {bill.image[0]} x {bill.image[1]} px, {length} caption tokens, {bill.pairs:,} pairs"
     every = PartCost(parameters=bill.parameters, learned=bill.learned, flops=bill.flops)
     yield parts_table(title, bill.parts, "all", every)
-    read = headed("What the connector reads", ("pass", "FLOPs, forward", "share"))
+    read = CountTable("What the connector reads", ("pass", "FLOPs, forward", "share"))
     for name, flops in bill.passes.items():
-        read.add_row(name, f"{flops:,}", f"{flops / bill.connector.flops:.1%}")
+        read.add_row(name, flops, f"{flops / bill.connector.flops:.1%}")
     yield read
     samples = stage.micro_batch_size or stage.batch_size
     memory = alignment_memory(stage.model, stage.passes, train=stage.train, samples=samples, text_tokens=length)

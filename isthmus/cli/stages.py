@@ -43,9 +43,14 @@ def how_to_ask(stage: Stage, folder: Path) -> str:
 
 
 def saved_stage(folder: Path) -> Stage:
-    """The stage that a run folder was started with. Raises ValueError when the folder holds none."""
+    """The stage that a run folder was started with. Raises ValueError when the folder holds none, or was imported."""
     run = Run(folder)
     told = run.stage_json
+    if "imported_from" in told:
+        raise ValueError(
+            f"{folder} was imported ({told['imported_from']}): nothing was trained here, so there is no training to "
+            f"judge or resume, and no validation to search. Train from it: isthmus train RECIPE --start {folder}"
+        )
     try:
         return read_stage(run, TYPES)
     except ValueError as error:

@@ -40,7 +40,7 @@ class _NormedLinears(torch.autograd.Function):
         ctx.save_for_backward(plain, gain, shift, *weights[::2])
         ctx.biased = [bias is not None for bias in weights[1::2]]
         seen = torch.addcmul(shift, plain, gain)
-        if torch.is_autocast_enabled(seen.device.type):  # rounded once, not once a layer
+        if not seen.is_meta and torch.is_autocast_enabled(seen.device.type):  # rounded once, not once a layer
             seen = seen.to(torch.get_autocast_dtype(seen.device.type))
         return tuple(
             nn.functional.linear(seen, weight, bias) for weight, bias in zip(weights[::2], weights[1::2], strict=True)

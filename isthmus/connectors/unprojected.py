@@ -29,7 +29,7 @@ class Unprojected:
         """The features, standardised if a norm comes before them; under autocast rounded once, not once a product."""
         if norm is not None:
             tokens = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
-        if torch.is_autocast_enabled(tokens.device.type):
+        if not tokens.is_meta and torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(torch.get_autocast_dtype(tokens.device.type))
         return Unprojected(tokens=tokens, norm=norm)
 

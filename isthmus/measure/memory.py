@@ -82,7 +82,9 @@ def training_memory(
 
 
 def held(parts: Iterable[tuple[PartCost, int]], *, activations: int) -> TrainingMemory:
-    """The memory of parts, each with its bytes a number."""
+    """Weights: bytes a number * parameters, summed over the parts. Gradients: bytes a number * parameters that learn,
+    summed. AdamW: 2 * gradients. Activations: samples * those of one sample. The memory is the sum of these four.
+    """
     listed = list(parts)
     learned = sum(number * part.learned for part, number in listed)
     return TrainingMemory(
@@ -109,7 +111,7 @@ def _activations(model: Model, bill: Cost, train: tuple[str, ...]) -> int:
     )
     kept += tower_activations(model.encoder, bill.views) if bill.encoder.learned else 0
     if bill.encoder.learned or bill.connector.learned or bill.arrange.learned or bill.llm.learned:
-        kept += _llm_activations(model.llm, bill, train)
+        kept += llm_activations(model.llm, bill, train)
     return kept
 
 
@@ -137,7 +139,8 @@ def _connector_activations(
 
 
 def tower_activations(encoder: EncoderConfig, views: int) -> int:
-    """Bytes of a tower that learns; with checkpointing, pixels of all views and the activations of one chunk.
+    """views * K where it learns, K bytes being what autograd keeps of one view; with checkpointing views * pixels *
+    bytes a number + min(views, views_at_once) * K.
 
     Crops that are added inside the encoder hold the blocks they pass. Other encoders than these are not counted.
     """
@@ -159,7 +162,12 @@ def tower_activations(encoder: EncoderConfig, views: int) -> int:
     return views * pixels.numel() * encoder.dtype.itemsize + min(views, encoder.views_at_once) * a_view
 
 
-def _llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
+def llm_activations(llm: LLMConfig, bill: Cost, train: tuple[str, ...]) -> int:
+    """K + text tokens * vocabulary * (bytes a number + 4), where K bytes are what autograd keeps of its body over T.
+
+    With checkpointing K becomes L * T * hidden width * bytes a number + K / L, rounded up, if that is less. An
+    encoder-decoder counts with its encoder.
+    """
     skeleton = _adapted(copy.deepcopy(llm.skeleton()).to(llm.dtype), llm.lora)
     for name, parameter in skeleton.named_parameters():
         own = MARK in name or not llm.lora.rank

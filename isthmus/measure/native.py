@@ -1,8 +1,8 @@
 """A model of `transformers` as parts of ours, from its config.json alone: what `isthmus cost HUB-ID` counts.
 
-Llava, VipLlava (of one vision layer), LlavaNext, InternVL, Blip2, InstructBlip and Idefics2 are understood; of any
-other the parts can be named one by one. Checked against: the parameter counts of the native classes on the meta device
-(tests/measure).
+Llava, VipLlava (of one vision layer), LlavaNext, InternVL, Blip2, InstructBlip, Idefics2 and PerceptionLM (without
+pooling) are understood; of any other the parts can be named one by one. Checked against: the parameter counts of the
+native classes on the meta device (tests/measure).
 """
 
 from dataclasses import replace
@@ -21,14 +21,14 @@ from isthmus.connectors import (
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles, DynamicTiles
-from isthmus.encoders.towers import native_size
+from isthmus.encoders.towers import FAMILIES, native_size
 from isthmus.llms import CausalLM, EncoderDecoderLM, LLMConfig
 from isthmus.measure.known import local_name
 from isthmus.model import Model
 from isthmus.weights import resolve_model
 
 Precision = Literal["float32", "bfloat16", "float16"]
-KINDS = ("llava", "vipllava", "llava_next", "internvl", "blip-2", "instructblip", "idefics2")
+KINDS = ("llava", "vipllava", "llava_next", "internvl", "blip-2", "instructblip", "idefics2", "perception_lm")
 
 
 def native_model(name: str) -> Model:
@@ -57,6 +57,8 @@ def native_model(name: str) -> Model:
     if config.model_type == "idefics2":
         tower = replace(_tower(place, config, precision, (-1,), False), final_norm=True)
         return Model(encoder=tower, connector=_idefics2(config), llm=llm)
+    if config.model_type == "perception_lm":
+        return Model(encoder=_perception_tower(name, place, config, precision), connector=MlpConfig(depth=2), llm=llm)
     layer = config.vision_feature_layer
     layers = tuple(layer) if isinstance(layer, (list, tuple)) else (layer,)
     kept = getattr(config, "vision_feature_select_strategy", "default") == "full"
@@ -82,6 +84,23 @@ def native_model(name: str) -> Model:
 def _tower(place: str, config: Any, precision: Precision, layers: tuple[int, ...], class_token: bool) -> VisionEncoder:
     side = native_size(config.vision_config)
     return VisionEncoder(name=place, image_size=side, layers=layers, class_token=class_token, precision=precision)
+
+
+def _perception_tower(name: str, place: str, config: Any, precision: Precision) -> VisionEncoder:
+    """As `isthmus import` takes it: no pooling behind the MLP, all tokens in front of the patches dropped."""
+    vision, pooled = config.vision_config, config.projector_pooling_ratio
+    if pooled != 1 or vision.model_type not in FAMILIES:
+        raise ValueError(
+            f"{name!r} pools by {pooled} behind the MLP of its {vision.model_type!r} tower. A PerceptionLM with "
+            f"projector_pooling_ratio=1 and one of these towers is understood: {', '.join(FAMILIES)}."
+        )
+    if FAMILIES[vision.model_type].prefix(vision) != int(config.vision_use_cls_token):
+        raise ValueError(
+            f"{name!r} says vision_use_cls_token={config.vision_use_cls_token}, but its tower has "
+            f"{FAMILIES[vision.model_type].prefix(vision)} tokens in front of the patches: both or none is understood."
+        )
+    tower = _tower(place, config, precision, (-1,), False)
+    return replace(tower, final_norm=vision.model_type != "clip_vision_model")
 
 
 def _soft_prompt(place: str, config: Any, precision: Precision) -> Model:

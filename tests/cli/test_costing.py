@@ -50,6 +50,7 @@ def test_formulas_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "llava15/stage1", "--formulas")
     assert "d_v d + d, then depth - 1 times d d + d." in text
     assert "L [2 n (4 d d + FFN)" in text
+    assert "AdamW: 2 * gradients." in " ".join(text.split())
 
 
 def test_the_shelf_needs_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,7 +64,7 @@ def test_the_shelf_needs_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "llava15/stage1", "--fit", "24GiB")
-    rows = [line for line in text.splitlines() if " bfloat16 " in line]
+    rows = [line for line in text.splitlines() if " bfloat16" in line]
     assert len(rows) == 2
     assert text.count("does not fit") == 2
 
@@ -71,7 +72,7 @@ def test_what_fits(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_size_that_is_named_gets_its_table(capsys: pytest.CaptureFixture[str]) -> None:
     tiled = ("llava15/tiny-stage1", "--model.encoder.tiles", "anyres", "--image", "96x96", "192x192")
     shelf, fit = said(capsys, *tiled, "--shelf"), said(capsys, *tiled, "--fit", "2GiB")
-    for text, rows in ((shelf, " linear "), (fit, " bfloat16 ")):
+    for text, rows in ((shelf, " linear "), (fit, " bfloat16")):
         assert "96 x 96 px" in text
         assert "192 x 192 px" in text
         found = [line for line in text.splitlines() if rows in line]
@@ -89,6 +90,14 @@ def test_a_run_folder(tmp_path: Path) -> None:
     stage = RECIPES["quickstart"]()
     (tmp_path / STAGE_FILE).write_text(json.dumps({"stage": to_json(stage)}))
     assert find_stage(str(tmp_path)) == stage
+
+
+def test_what_was_imported_without_a_language_model_asks_for_a_recipe(tmp_path: Path) -> None:
+    model = to_json(RECIPES["blip2/tiny-stage1"]().model)
+    told = {"imported_from": "a file", "stage": {"type": "Stage", "name": "imported/it", "model": model}}
+    (tmp_path / STAGE_FILE).write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"\(a file\) without a language model: .* recipe: .*blip2/tiny-stage1"):
+        find_stage(str(tmp_path))
 
 
 def test_a_stage_without_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +119,7 @@ def test_middleware_is_counted_from_its_numbers(capsys: pytest.CaptureFixture[st
 
 def test_what_fits_without_a_language_model(capsys: pytest.CaptureFixture[str]) -> None:
     text = said(capsys, "blip2/tiny-stage1", "--fit", "2GiB")
-    assert len([line for line in text.splitlines() if " bfloat16 " in line]) == 2
+    assert len([line for line in text.splitlines() if " bfloat16" in line]) == 2
 
 
 @pytest.mark.parametrize("options", [("--shelf",), ("--image", "96x96", "192x96")])

@@ -22,6 +22,13 @@ def test_a_native_folder_comes_in_and_goes_out(tmp_path: Path, capsys: pytest.Ca
     Image.fromarray(values).save(tmp_path / "a.png")
     assert main(["import", str(tmp_path / "native"), "--to", str(tmp_path / "run")]) == 0
     assert "connector: 4 tensors" in capsys.readouterr().out
+    assert main(["cost", str(tmp_path / "run")]) == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if " connector " in line)
+    assert said.count(f" {16 * 32 + 32 + 32 * 32 + 32:,} ") == 2  # its parameters, and those that learn
+    assert main(["doctor", str(tmp_path / "run")]) == MISTAKE
+    assert "was imported (llava " in (error := capsys.readouterr().err)
+    assert "no training to judge" in error
+    assert "version" not in error
     out = ["--out", str(tmp_path / "out"), "--images", str(tmp_path / "a.png")]
     assert main(["export", str(tmp_path / "run"), "--to", "llava", *out]) == 0
     assert "Equal on 1 images x 2 questions" in capsys.readouterr().out
@@ -40,6 +47,9 @@ def test_connector_weights_come_in_for_a_recipe(tmp_path: Path, capsys: pytest.C
     line = ["import", str(tmp_path / "mm_projector.bin"), "--to", str(tmp_path / "run")]
     assert main([*line, "--recipe", "llava15/tiny-stage1"]) == 0
     assert "connector: 4 tensors" in capsys.readouterr().out
+    assert main(["cost", str(tmp_path / "run"), "--shelf", "--text-tokens", "0"]) == 0
+    row = next(one for one in capsys.readouterr().out.splitlines() if one.startswith("│ mlp "))
+    assert f"{sum(one.numel() for one in own.values()):,}" in row
     assert main(line) == MISTAKE
     assert main([*line, "--model.connector", "linear"]) == MISTAKE
     assert "give --recipe" in capsys.readouterr().err

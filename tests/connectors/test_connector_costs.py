@@ -89,6 +89,42 @@ def test_qformer_parameters_of_the_paper(source: FeatureShape, width: int, param
     assert QFormerConfig().parameters(source, llm(width)) == parameters + 2 * source.width
 
 
+def test_the_query_path_alone() -> None:
+    """BLIP-2's 105M: blocks, queries and their norm, before the layer to the language model."""
+    projection = 768 * 2_560 + 2_560
+    assert QFormerConfig().parameters(EVA_G, llm(2_560)) - 2 * 1_408 - projection == 105_162_240
+    assert QFormerConfig().stack_parameters(1_408) + 32 * 768 == 105_162_240
+
+
+@pytest.mark.parametrize(("project", "parameters"), [(False, 76_054_528), (True, 92_839_936)])
+def test_qwen_vl_with_its_fixed_table(project: bool, parameters: int) -> None:
+    """The paper's 0.08B is 75.0M that learn, 76.1M with the table of positions, 92.8M with norm and matrix behind."""
+    config = QwenVlConfig(project=project)
+    table = config.num_tokens(BIGG_448.grid) * 4_096
+    assert config.parameters(BIGG_448, llm(4_096)) + table == parameters
+    with torch.device("meta"):
+        built = config.build(BIGG_448, llm(4_096))
+    assert sum(tensor.numel() for tensor in built.state_dict().values()) == parameters
+
+
+@pytest.mark.parametrize(
+    ("config", "source", "whole", "scaling"),
+    [
+        (QFormerConfig(), EVA_G, 12_949_192_704, 6_821_314_560),
+        (QwenVlConfig(project=False), BIGG_448, 104_152_956_928, 86_973_087_744),
+    ],
+)
+def test_the_share_of_the_flops_that_grows_with_the_patches(
+    config: ConnectorConfig, source: FeatureShape, whole: int, scaling: int
+) -> None:
+    """Affine in the patches: what a row of them more costs, times the rows."""
+    patches = source.prefix + source.grid.size
+    longer = replace(source, grid=source.grid._replace(rows=source.grid.rows + 1))
+    more = config.flops(longer, llm(4_096)) - config.flops(source, llm(4_096))
+    assert config.flops(source, llm(4_096)) == whole
+    assert more * patches == scaling * source.grid.columns
+
+
 def test_qformer_text_side_is_its_feed_forwards_and_embeddings() -> None:
     alone, reading = QFormerConfig(), QFormerConfig(text=True)
     more = reading.parameters(EVA_G, llm(2_560)) - alone.parameters(EVA_G, llm(2_560))

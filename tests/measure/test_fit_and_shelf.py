@@ -14,11 +14,19 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaNextConfig,
+    Qwen3VLConfig,
     VipLlavaConfig,
 )
 
-from isthmus.connectors import CONNECTORS, InstructQFormerConfig, MlpConfig, QFormerConfig
-from isthmus.connectors.arrange import Anyres
+from isthmus.connectors import (
+    CONNECTORS,
+    InstructQFormerConfig,
+    MlpConfig,
+    QFormerConfig,
+    Qwen3VlConfig,
+    WindowedStreamsConfig,
+)
+from isthmus.connectors.arrange import Anyres, Levels
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles
 from isthmus.features import LLMShape
@@ -112,6 +120,18 @@ def test_every_connector_stands_on_the_shelf() -> None:
     assert linear.connector.parameters == 1_024 * 2_560 + 2_560
 
 
+def test_levels_stand_on_the_shelf_through_levels() -> None:
+    row = next(row for row in shelf(small(), text_tokens=0) if row.name == "windowed-streams")
+    assert row.arrange == Levels(layers=tuple(range(1, len(WindowedStreamsConfig().streams))))
+    stands = replace(small(), connector=WindowedStreamsConfig(), arrange=row.arrange)
+    assert row.bill == cost(stands, text_tokens=0)
+    deeper = replace(small(), arrange=Levels(layers=(7, 9)), connector=Qwen3VlConfig())
+    refused = next(row for row in shelf(deeper) if row.name == "windowed-streams")
+    assert refused.arrange is None
+    assert "names 2 layers" in refused.misfit
+    assert refused.misfit.endswith("(Qwen3VlConfig).")
+
+
 def test_a_misfit_on_the_shelf_says_why() -> None:
     odd = replace(small(), encoder=replace(CLIP, image_size=210))
     row = next(row for row in shelf(odd) if row.name == "pixel-shuffle")
@@ -170,6 +190,7 @@ WHOLE = {
     "idefics2": tiny.idefics2(),
     "internvl": tiny.internvl(),
     "llava-next": tiny.llava_next(),
+    "perception-lm": tiny.perception(),
 }
 
 
@@ -185,7 +206,9 @@ def test_a_folder_of_every_class_that_runs_go_out_to_has_its_cost(name: str, tmp
     assert (
         bill.llm.parameters + bill.connector.parameters + bill.arrange.parameters == sum(counts.values()) - tower + own
     )
-    assert bill.visual_tokens == {"idefics2": 5, "internvl": 4, "llava-next": 16 + 4 * 5}.get(name, 5)
+    assert bill.visual_tokens == {"idefics2": 5, "internvl": 4, "llava-next": 16 + 4 * 5, "perception-lm": 16}.get(
+        name, 5
+    )
 
 
 def test_a_vipllava_of_one_layer_has_its_norm_in_the_tower(tmp_path: Path) -> None:
@@ -225,6 +248,16 @@ def test_what_a_connector_starts_from_is_not_read_for_its_cost() -> None:
 def test_other_kinds_are_refused_with_a_way_out(tmp_path: Path) -> None:
     LlamaConfig(hidden_size=8, num_attention_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"'llama' model; .*--model.encoder.name"):
+        native_model(str(tmp_path))
+    with pytest.raises(ValueError, match=r"perception_lm is understood here"):
+        native_model(str(tmp_path))
+    pooled = tiny.perception()
+    pooled.projector_pooling_ratio = 2
+    pooled.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"pools by 2 behind the MLP"):
+        native_model(str(tmp_path))
+    Qwen3VLConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'qwen3_vl' model; a whole model of llava"):
         native_model(str(tmp_path))
     with pytest.raises(ValueError, match=r"holds no config\.json"):
         native_model(str(tmp_path.parent))
