@@ -185,7 +185,7 @@ def import_official(path: str | Path, folder: Path, model: Model) -> Imported:
     tensors |= {f"arrange.{key}": value for key, value in own.items()} | heard
 
     def fill(partial: Path) -> None:
-        write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=str(path))
+        write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=str(path), left=left)
 
     write_whole_folder(folder, fill)
     taken = {"connector": len(given), "arrangement": len(own), **counts}
