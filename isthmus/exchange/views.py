@@ -8,8 +8,6 @@ from typing import Any
 
 from isthmus.encoders.tiles import DynamicTiles, OneView, TilingConfig
 
-_TRAIN_ON = "set it where a stage trains on from the run"
-
 
 def tiles_of(kind: str, about: Mapping[str, Any]) -> TilingConfig:
     """The tiles of InternVL's processor, which cuts images whatever `crop_to_patches` says in its file.
@@ -34,20 +32,20 @@ def not_carried(kind: str, about: Mapping[str, Any], side: int) -> dict[str, str
     keeps_shape = "shortest_edge" in size and size != {"shortest_edge": side, "longest_edge": side}
     if keeps_shape and not about.get("do_center_crop") and kind != "llava_next":
         left[f"size={dict(size)}, do_pad={bool(about.get('do_pad'))}"] = (
-            f"there an image keeps its shape and its size up to that; the run squashes it to {side} x {side} px: for "
-            f"another way to a square, --model.encoder.fit pad or crop, {_TRAIN_ON}"
+            f"there an image keeps its shape and its size up to that; the run squashes it to {side} x {side} px. For "
+            f"another way to a square train on from the run with --model.encoder.fit pad, or crop"
         )
     if about.get("do_image_splitting"):
         left["do_image_splitting=True"] = (
-            f"there an image is five views, four crops and the whole; the run sees the whole alone: for crops, "
-            f"--model.encoder.tiles sub-images --model.encoder.tiles.whole last, {_TRAIN_ON}"
+            "there an image is five views, four crops and the whole; the run sees the whole alone. For crops train on "
+            "from the run with --model.encoder.tiles sub-images --model.encoder.tiles.whole last"
         )
     own = str(about.get("image_processor_type", "")).startswith("PerceptionLM")
     if about.get("vision_input_type", "thumb+tile" if own else None) == "thumb+tile":
         most = about.get("max_num_tiles", 36)
         left[f"vision_input_type='thumb+tile', max_num_tiles={most}"] = (
-            f"there an image is the whole and up to {most} tiles; the run sees the whole alone: for tiles, "
-            f"--model.encoder.tiles dynamic --model.encoder.tiles.max-tiles {most}, which puts the whole last, "
-            f"{_TRAIN_ON}"
+            f"there an image is the whole and up to {most} tiles; the run sees the whole alone. For tiles train "
+            f"on from the run with --model.encoder.tiles dynamic --model.encoder.tiles.max-tiles {most}, which puts "
+            f"the whole last"
         )
     return left
