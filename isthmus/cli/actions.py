@@ -9,6 +9,7 @@ from rich.console import Console
 
 from isthmus.cli import commands
 from isthmus.cli.fields import with_fields
+from isthmus.config import did_you_mean
 from isthmus.recipes import CHAINS, RECIPES, STUDIES, Recipe, find
 
 T = TypeVar("T")
@@ -210,7 +211,8 @@ def import_run(command: commands.Import, rest: Sequence[str]) -> None:
 
     if command.recipe is None:
         if rest:
-            raise ValueError(f"{rest[0]!r} sets a field of a recipe, but none is named: give --recipe.")
+            near = did_you_mean(rest[0], commands.own_options("import"))
+            raise ValueError(f"{rest[0]!r} sets a field of a recipe, but none is named: give --recipe.{near}")
         done = import_native(command.path, command.to)
     else:
         stage = _resolved(RECIPES, "recipe", command.recipe, rest, f"import {command.path} --recipe {command.recipe}")

@@ -1,6 +1,6 @@
 """What can be typed after `isthmus`: one dataclass a command. Read by tyro, and light, so that help answers at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,8 @@ StudyName = Annotated[Positional[str], tyro.conf.arg(metavar="STUDY")]
 RunFolder = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
 File = Annotated[Positional[Path], tyro.conf.arg(metavar="FILE")]
 Question = Annotated[Positional[str], tyro.conf.arg(metavar="QUESTION")]
+BY_PLACE = (RecipeName, MaybeRecipeName, StudyName, RunFolder, File, Question)
+"""What is given by its place, without the name of an option."""
 
 Control = Literal["none", "mean-image", "shuffled", "text-only"]
 AnswerForm = Literal["free", "short", "letter", "caption", "region", "box", "answerable"]
@@ -304,6 +306,12 @@ COMMANDS: dict[str, type] = {
     "list": List,
     "show": Show,
 }
+
+
+def own_options(name: str) -> list[str]:
+    """The options of a command itself, as typed; fields of a recipe are not among them."""
+    return [f"--{one.name.replace('_', '-')}" for one in fields(COMMANDS[name]) if one.type not in BY_PLACE]
+
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]

@@ -1,11 +1,12 @@
 """Set any field of a recipe from the command line: `--model.encoder.image-size 96`, `--model.connector q-former`."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import tyro
 
+from isthmus.cli.commands import own_options
 from isthmus.config import did_you_mean, replace_at
 from isthmus.connectors import CONNECTORS, ConnectorConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, ArrangementConfig
@@ -26,14 +27,15 @@ CHOICES: tuple[tuple[type, Mapping[str, type]], ...] = (
 """Fields whose type can be chosen by name, and the names."""
 
 
-def with_fields(config: T, arguments: Sequence[str], *, command: str, own_options: Iterable[str] = ()) -> T:
+def with_fields(config: T, arguments: Sequence[str], *, command: str) -> T:
     """A copy of `config` with the fields set that the arguments name. `--help` among them prints every field and ends.
 
     A field that holds a connector (an encoder, an arrangement, a language model, a prompt style) takes the name of
     another kind, which starts from its own defaults; fields of the new kind may follow.
 
     Raises:
-        ValueError: no such field or kind, with the nearest known ones, or values that the config refuses.
+        ValueError: no such field or kind, with the nearest known ones (options of the command among them), or values
+            that the config refuses.
     """
     config, rest = _choose_kinds(config, arguments)
     chosen, unknown = tyro.cli(
@@ -47,7 +49,7 @@ def with_fields(config: T, arguments: Sequence[str], *, command: str, own_option
         return_unknown_args=True,
     )
     if unknown:
-        known = [*option_names(config), *own_options]
+        known = [*option_names(config), *own_options(command.split()[0])]
         raise ValueError(f"No field {unknown[0]!r}.{did_you_mean(unknown[0], known)} See isthmus {command} --help.")
     return chosen
 

@@ -3,17 +3,20 @@
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import tyro
 
-from isthmus.cli.commands import COMMANDS, Command
+from isthmus.cli.commands import COMMANDS, Command, own_options
 from isthmus.config import did_you_mean
 
 DESCRIPTION = """Build, train, measure and compare the connectors that join vision encoders to language models.
 
 Start with `isthmus compare quickstart`, or `isthmus list` for all names."""
 WITH_FIELDS = ("train", "compare", "cost", "check", "show", "import")
+EMPTY_PLACE = "[]"
+"""What tyro puts in the place of a recipe that was not named when it does not know an argument behind it."""
 MISTAKE = 2
 INTERRUPTED = 130
 
@@ -24,7 +27,7 @@ def parse(argv: Sequence[str]) -> tuple[object, list[str]]:
     `isthmus train NAME --help` leaves `--help` over: it asks for the fields of that recipe.
 
     Raises:
-        ValueError: an unknown command, or arguments left over for a command that has no fields to set.
+        ValueError: an unknown command, or arguments left over where there is no recipe whose fields they could set.
     """
     name = argv[0] if argv else "--help"
     if not name.startswith("-") and name not in COMMANDS:
@@ -36,8 +39,15 @@ def parse(argv: Sequence[str]) -> tuple[object, list[str]]:
     command, rest = tyro.cli(
         cast(Any, Command), prog="isthmus", description=DESCRIPTION, args=own, return_unknown_args=True
     )
-    if rest and name not in WITH_FIELDS:
-        raise ValueError(f"`isthmus {name}` does not know {rest[0]!r}. See `isthmus {name} --help`.")
+    unnamed = getattr(command, "recipe", None) == EMPTY_PLACE
+    if unnamed:
+        command = replace(cast(Any, command), recipe=None)
+    if rest and (name not in WITH_FIELDS or (unnamed and not getattr(command, "shelf", False))):
+        way = " Fields are those of a recipe: its name comes first." if unnamed else ""
+        raise ValueError(
+            f"`isthmus {name}` does not know {rest[0]!r}.{did_you_mean(rest[0], own_options(name))}{way} "
+            f"See `isthmus {name} --help`."
+        )
     return command, [*rest, *later]
 
 

@@ -63,7 +63,7 @@ class AveragePoolConfig(ConnectorConfig):
 
 
 DECO_KEYS = KeyMap("mlp_projector.", (Entry("*", ("project.*",)),))
-"""The names of DeCo's projector against ours."""
+"""The names of DeCo's projector against ours. Its code was published without weights, so imports know no such form."""
 
 
 class AveragePool(Connector):

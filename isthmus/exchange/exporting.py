@@ -12,6 +12,8 @@ import transformers
 from isthmus.adapters import merge_lora
 from isthmus.config import did_you_mean
 from isthmus.data.sample import ImageRef, Sample
+from isthmus.encoders import VisionEncoder
+from isthmus.encoders.tiles import DynamicTiles
 from isthmus.exchange import certificate
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
 from isthmus.exchange.folders import write_whole_folder
@@ -274,6 +276,11 @@ def _notes(goal: Goal, model: Model) -> tuple[str, ...]:
             f"Skipped: the processor of {goal.class_name} needs torchvision. Weights, config and tokenizer are "
             f"written, and were compared on our pixels and ids; the certificate does not speak of the processor."
         )
+        if isinstance(model.encoder, VisionEncoder) and isinstance(model.encoder.tiles, DynamicTiles):
+            tiles = model.encoder.tiles
+            notes.append(
+                f"The run cuts images: give the processor min_patches={tiles.min_tiles}, max_patches={tiles.max_tiles}."
+            )
     elif not goal.chats:
         text = prompt_text(model.prompt, "...", None)
         notes.append(f"{goal.class_name} has no chat template: write the prompt yourself, as {text!r}.")

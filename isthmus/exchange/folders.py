@@ -59,8 +59,16 @@ def write_whole_folder(folder: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_run(folder: Path, *, name: str, model: Model, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """`stage.json`, `weights.safetensors` and `finished.json` of a run of no step."""
+def write_run(
+    folder: Path,
+    *,
+    name: str,
+    model: Model,
+    tensors: Mapping[str, Tensor],
+    origin: str,
+    left: Mapping[str, str] | None = None,
+) -> None:
+    """`stage.json`, `weights.safetensors` and `finished.json` of a run of no step; `left` is what was left out."""
     about: dict[str, Any] = {
         "isthmus": __version__,
         "commit": None,
@@ -73,7 +81,8 @@ def write_run(folder: Path, *, name: str, model: Model, tensors: Mapping[str, Te
     }
     save_file({key: value.contiguous().clone() for key, value in tensors.items()}, folder / WEIGHTS_FILE)
     (folder / STAGE_FILE).write_text(json.dumps(about, indent=1), encoding="utf-8")
-    (folder / FINISHED_FILE).write_text(json.dumps({"steps": 0, "imported_from": origin}), encoding="utf-8")
+    result = {"steps": 0, "imported_from": origin, "left_out": dict(left or {})}
+    (folder / FINISHED_FILE).write_text(json.dumps(result), encoding="utf-8")
 
 
 def name_parts(model: Model, folder: Path, final: Path) -> Model:

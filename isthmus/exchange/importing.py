@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from isthmus.config import did_you_mean
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.data.prompts import PromptStyle
+from isthmus.encoders import VisionEncoder
 from isthmus.encoders.pixels import Fit
 from isthmus.exchange.folders import (
     ENCODER_FOLDER,
@@ -25,6 +27,7 @@ from isthmus.exchange.folders import (
     write_whole_folder,
 )
 from isthmus.exchange.native import NATIVE, Parts
+from isthmus.exchange.views import not_carried, tiles_of
 from isthmus.model import Model
 from isthmus.runs import Run
 from isthmus.weights import PICKLED, quiet_transformers, read_tokenizer
@@ -49,7 +52,12 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
     tokenizer = read_tokenizer(path)
     native = load_native(path, NATIVE[kind].class_name)
     parts = NATIVE[kind].split(native, fit_of(about), NATIVE[kind].prompt if prompt is None else prompt)
-    check_ready(about, getattr(parts.model.encoder, "image_size", 0))
+    encoder = parts.model.encoder
+    assert isinstance(encoder, VisionEncoder), "every class in NATIVE has one"
+    check_ready(about, encoder.image_size)
+    if kind == "internvl":
+        parts = replace(parts, model=replace(parts.model, encoder=replace(encoder, tiles=tiles_of(kind, about))))
+    left = not_carried(kind, about, encoder.image_size)
 
     def fill(partial: Path) -> None:
         with quiet_transformers():
@@ -58,11 +66,11 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
         save_language_model(parts.lm, tokenizer, partial / LLM_FOLDER)
         if isinstance(parts.model.connector, InstructQFormerConfig):
             save_reader(parts.model.connector, read_tokenizer(path / "qformer_tokenizer"), partial / READER_FOLDER)
-        _write(parts, partial, folder, origin=f"{kind} {path}")
+        _write(parts, partial, folder, origin=f"{kind} {path}", left=left)
 
     write_whole_folder(folder, fill)
     _name_folder(folder)
-    return Imported(run=Run(folder), taken=_counts(parts), left={})
+    return Imported(run=Run(folder), taken=_counts(parts), left=left)
 
 
 def _kind_of(path: Path) -> str:
@@ -165,6 +173,8 @@ def check_ready(about: Mapping[str, Any], side: int) -> None:
     sides = {named[name] for name in ("height", "width") if name in named} if isinstance(named, Mapping) else set()
     if sides - {side}:
         wrong.append(f"images of {dict(named or {})} before a tower for {side} px")
+    if about.get("tile_size", side) != side:
+        wrong.append(f"tile_size={about['tile_size']} before a tower for {side} px")
     if wrong:
         raise ValueError(
             f"Its image processor says {', '.join(wrong)}, which cannot be imported: images are resized to the tower's "
@@ -180,10 +190,18 @@ def fit_of(about: Mapping[str, Any]) -> Fit:
     return "crop" if about.get("do_center_crop") and shorter else "squash"
 
 
-def _write(parts: Parts, partial: Path, folder: Path, *, origin: str) -> None:
-    model = name_parts(parts.model, partial, folder)
+def _write(parts: Parts, partial: Path, folder: Path, *, origin: str, left: Mapping[str, str]) -> None:
+    model = with_room(name_parts(parts.model, partial, folder), parts.lm)
     tensors = _checked(model, parts)
-    write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=origin)
+    write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=origin, left=left)
+
+
+def with_room(model: Model, lm: Any) -> Model:
+    """The model with room in its prompt for all tiles of an image, as far as its language model has positions."""
+    assert model.llm is not None, "a native class has a language model"
+    more = (model.encoder.most_views() - 1) * model.connector.num_tokens(model.source().grid)
+    longest = min(model.llm.max_tokens + more, int(getattr(lm.config, "max_position_embeddings", model.llm.max_tokens)))
+    return replace(model, llm=replace(model.llm, max_tokens=longest)) if more else model
 
 
 def _checked(model: Model, parts: Parts) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShu
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.data.prompts import Bounded, QuestionAnswer
-from isthmus.encoders.tiles import AnyresTiles, OneView
+from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, OneView, TilingConfig
 from isthmus.encoders.towers import read_config
 from isthmus.encoders.vision import VisionEncoder
 from isthmus.llms import CausalLM
@@ -88,7 +88,10 @@ def internvl_lacks(model: Model) -> str:
     family = _family(model)
     if family != "internvl_vision":
         return f"InternVL holds InternViT alone (internvl_vision), this is {family!r}"
-    return _in_place_lacks(model) or _one_view_lacks(model)
+    tiles = model.encoder.tiles if isinstance(model.encoder, VisionEncoder) else None
+    if isinstance(tiles, DynamicTiles) and not tiles.thumbnail:
+        return "InternVL's processor puts the whole image behind its tiles (thumbnail=True)"
+    return _in_place_lacks(model) or _one_view_lacks(model, also=DynamicTiles)
 
 
 def idefics2_lacks(model: Model) -> str:
@@ -126,8 +129,8 @@ def _in_place_lacks(model: Model, *, normed: bool = False) -> str:
     return ""
 
 
-def _one_view_lacks(model: Model) -> str:
-    if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, OneView):
+def _one_view_lacks(model: Model, also: type[TilingConfig] = OneView) -> str:
+    if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, (OneView, also)):
         return "the class sees one view of an image"
     if not isinstance(model.arrange, Concatenate):
         return f"the class has no arrangement such as {_named(model.arrange)}"

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from isthmus.branches import Branch
 from isthmus.connectors import ConnectorConfig, Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig
+from isthmus.connectors.audio_qformer import VIDEO_LLAMA_AUDIO_KEYS, AudioQFormerConfig
 from isthmus.connectors.c_abstractor import C_ABSTRACTOR_KEYS, CAbstractorConfig
 from isthmus.connectors.d_abstractor import D_ABSTRACTOR_KEYS, DAbstractorConfig
 from isthmus.connectors.gated_cross_attention import FLAMINGO_KEYS, GatedCrossAttentionConfig
@@ -36,6 +38,7 @@ from isthmus.connectors.windowed_streams import WindowedStreamsConfig, granite_k
 from isthmus.exchange.flamingo import flamingo_part
 from isthmus.exchange.folders import Imported, write_run, write_whole_folder
 from isthmus.exchange.key_maps import INTERNVL, INTERNVL_NATIVE, LLAVA_LINEAR, LLAVA_MLP, TWO_LINEAR
+from isthmus.features import BranchName
 from isthmus.model import Model
 from isthmus.runs import Run
 from isthmus.weights import read_state
@@ -53,6 +56,8 @@ class Layout:
     keys: KeyMap
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     """Beginnings of names that are no part of the connector, and what they are."""
+    branch: BranchName = "image"
+    """The branch whose connector it is, in a model of several."""
 
 
 _LLAVA = {
@@ -79,8 +84,12 @@ _VIDEO_LLAMA = _BLIP | {
     "llama_model.": "the language model",
     "t5_proj.": "BLIP-2's way to another language model",
     "opt_proj.": "BLIP-2's way to another language model",
+    "audio_encoder.": "the audio encoder",
     "audio_": "the audio branch",
 }
+_VIDEO_LLAMA_AUDIO = _VIDEO_LLAMA | dict.fromkeys(
+    ("video_", "Qformer.", "query_tokens", "ln_vision.", "llama_proj."), "the vision branch"
+)
 _FLAMINGO = {"lang_encoder.": "the language model and its blocks", "vision_encoder.": "the vision encoder"}
 _QWEN = {
     "transformer.visual.": "the vision encoder, for which transformers has no class",
@@ -124,6 +133,13 @@ LAYOUTS: tuple[Layout, ...] = (
     _layout("OpenFlamingo", GatedCrossAttentionConfig, FLAMINGO_KEYS, _FLAMINGO),
     _layout("InternVL 1.0", QLlamaConfig, INTERNVL_G_KEYS, {"vision_model.": "the vision encoder"}),
     _layout("Video-LLaMA", VideoQFormerConfig, VIDEO_LLAMA_KEYS, _VIDEO_LLAMA),
+    Layout(
+        system="Video-LLaMA",
+        connector=AudioQFormerConfig,
+        keys=VIDEO_LLAMA_AUDIO_KEYS,
+        elsewhere=_VIDEO_LLAMA_AUDIO,
+        branch="audio",
+    ),
     _layout("transformers Granite4Vision", WindowedStreamsConfig, granite_keys(()), _NATIVE),
     _layout("MobileVLM", LdpConfig, LDP_KEYS, _LLAVA),
     _layout("MobileVLM V2", LdpV2Config, LDP_V2_KEYS, _LLAVA),
@@ -136,10 +152,11 @@ LAYOUTS: tuple[Layout, ...] = (
 def import_official(path: str | Path, folder: Path, model: Model) -> Imported:
     """The connector weights in a file or folder as a run of `model`, whose backbones are the ones it names.
 
-    A model without a language model (stage 1 of BLIP-2 and InternVL) takes the connector with its heads.
+    A model without a language model (stage 1 of BLIP-2 and InternVL) takes the connector with its heads. A model with
+    branches takes the connector of each.
 
     Raises:
-        ValueError: no published form of this connector is in the file, or its weights do not fit the model's connector,
+        ValueError: no published form of this connector, or of a branch's, is in the file, or its weights do not fit,
             naming each that is missing, unknown or of another shape.
     """
     state = read_state(path)
@@ -154,18 +171,43 @@ def import_official(path: str | Path, folder: Path, model: Model) -> Imported:
     newline = next((rest.pop(name) for name in NEWLINES if name in rest), None)
     _load_newline(arrange, newline, path)
     own = arrange.state_dict()
-    left = _left(rest, layout, path)
+    heard: dict[str, Tensor] = {}
+    counts: dict[str, int] = {}
+    for name, branch in model.branches.items():
+        made, used = _branch_part(name, branch, rest, model, path)
+        rest = {key: value for key, value in rest.items() if key not in used}
+        heard |= {f"{name}.connector.{key}": value for key, value in made.items()}
+        counts[f"{name} branch"] = len(used)
+    left = _left(rest, layout, model, path)
     if newline is not None and not own:
         left[NEWLINES[0]] = f"{type(model.arrange).__name__} puts no vector at the end of a row"
     tensors = {f"connector.{key}": value for key, value in connector.state_dict().items()}
-    tensors |= {f"arrange.{key}": value for key, value in own.items()}
+    tensors |= {f"arrange.{key}": value for key, value in own.items()} | heard
 
     def fill(partial: Path) -> None:
-        write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=str(path))
+        write_run(partial, name=f"imported/{folder.name}", model=model, tensors=tensors, origin=str(path), left=left)
 
     write_whole_folder(folder, fill)
-    taken = {"connector": len(given), "arrangement": len(own)}
+    taken = {"connector": len(given), "arrangement": len(own), **counts}
     return Imported(run=Run(folder), taken=taken, left=left)
+
+
+def _branch_part(
+    name: BranchName, branch: Branch, state: Mapping[str, Tensor], model: Model, path: str | Path
+) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """A branch's connector under our names, and the names in the file that it was made of.
+
+    Raises:
+        ValueError: as `import_official`.
+    """
+    connector = branch.connector.build(branch.encoder.shape(), model.target())
+    layout = find_layout(state, branch.connector, connector.state_dict(), branch=name)
+    _check_covered(connector, layout, path)
+    _load_newline(branch.arrange.build(model.target()), None, path)
+    mine = connector_part(state, layout.keys, text=False)
+    given = {key: value.to(torch.float32) for key, value in mine.items()}
+    load_official(connector, layout.keys, given, f"{path} ({layout.system}, the {name} branch)")
+    return connector.state_dict(), frozenset(mine)
 
 
 def _check_covered(connector: nn.Module, layout: Layout, path: str | Path) -> None:
@@ -199,21 +241,30 @@ def _load_newline(arrange: nn.Module, newline: Tensor | None, path: str | Path) 
     arrange.load_state_dict({key: newline.to(torch.float32) for key in own} if newline is not None else {})
 
 
-def find_layout(state: Mapping[str, Tensor], config: ConnectorConfig, own: Mapping[str, Tensor]) -> Layout:
-    """The published form that most of the names are of.
+def find_layout(
+    state: Mapping[str, Tensor],
+    config: ConnectorConfig,
+    own: Mapping[str, Tensor],
+    *,
+    branch: BranchName = "image",
+) -> Layout:
+    """The published form that most of the names are of; a branch besides that of images has forms of its own.
 
     Raises:
         ValueError: no form is known for the connector, or none of its names is in the file.
     """
-    fitting = [layout for layout in LAYOUTS if type(config) is layout.connector]
+    allowed = [layout for layout in LAYOUTS if branch in ("image", layout.branch)]
+    fitting = [layout for layout in allowed if type(config) is layout.connector]
+    whose, way = type(config).__name__, "Name the recipe whose connector they are."
+    if branch != "image":
+        whose = f"{whose} in the {branch} branch"
+        way = f"Name a recipe without the {branch} branch: a later stage may add it, and starts it fresh."
     if isinstance(config, WindowedStreamsConfig):
         streams = granite_keys([shrink for _, shrink in config.streams])
         fitting = [replace(layout, keys=streams) for layout in fitting]
     if not fitting:
-        known = sorted({layout.connector.__name__ for layout in LAYOUTS})
-        raise ValueError(
-            f"No published weights of {type(config).__name__} are known here; of these there are: {known}."
-        )
+        known = sorted({layout.connector.__name__ for layout in allowed})
+        raise ValueError(f"No published weights of {whose} are known here; of these there are: {known}. {way}")
 
     def found(layout: Layout) -> int:
         return sum(layout.keys.prefix + name in state for name in layout.keys.to_official(own))
@@ -222,9 +273,8 @@ def find_layout(state: Mapping[str, Tensor], config: ConnectorConfig, own: Mappi
     if not found(best):
         wanted = [best.keys.prefix + name for name in best.keys.to_official(own)]
         raise ValueError(
-            f"The file holds no weights of {type(config).__name__}: its names begin {sorted(state)[:4]}, wanted were "
-            f"those of {', '.join(dict.fromkeys(layout.system for layout in fitting))}, such as {wanted[:2]}. "
-            f"Name the recipe whose connector they are."
+            f"The file holds no weights of {whose}: its names begin {sorted(state)[:4]}, wanted were those of "
+            f"{', '.join(dict.fromkeys(layout.system for layout in fitting))}, such as {wanted[:2]}. {way}"
         )
     return best
 
@@ -237,7 +287,7 @@ def _split(state: Mapping[str, Tensor], layout: Layout, model: Model) -> tuple[d
         return {key: value.to(torch.float32) for key, value in mine.items()}, rest
     if isinstance(config, (QFormerConfig, InstructQFormerConfig)):
         mine = _qformer_part(state, layout, config.qformer if isinstance(config, InstructQFormerConfig) else config)
-    elif isinstance(config, VideoQFormerConfig):
+    elif isinstance(config, (VideoQFormerConfig, AudioQFormerConfig)):
         mine = connector_part(state, layout.keys, text=False)
     elif isinstance(config, QLlamaConfig):
         mine = {key: value for key, value in state.items() if key.startswith(_QLLAMA) and not _is_buffer(key)}
@@ -266,8 +316,8 @@ _QLLAMA = ("query_tokens", "qllama.", "clip_projector", "text_projection", "logi
 
 
 def _is_buffer(key: str) -> bool:
-    """What LLaMA's code saved beside QLLaMA's weights: numbers that follow from its sizes."""
-    return key.startswith("qllama.") and key.endswith("rotary_emb.inv_freq")
+    """What LLaMA's and BERT's code saved beside the weights: numbers that follow from the sizes."""
+    return (key.startswith("qllama.") and key.endswith("rotary_emb.inv_freq")) or key.endswith(".position_ids")
 
 
 def _not_ours(key: str, layout: Layout) -> bool:
@@ -284,19 +334,26 @@ _SHARED_PREFIX = {
 """Connectors whose names begin as the encoder's do, and what theirs begin with behind that."""
 
 
-def _left(rest: Mapping[str, Tensor], layout: Layout, path: str | Path) -> dict[str, str]:
+def _left(rest: Mapping[str, Tensor], layout: Layout, model: Model, path: str | Path) -> dict[str, str]:
     """What was left out, by what it is. Raises ValueError for names of nothing that is known."""
     left: dict[str, int] = {}
     unknown: list[str] = []
+    filled = [f"the {name} branch" for name in model.branches]
+    elsewhere = {begins: what for begins, what in layout.elsewhere.items() if what not in filled}
     for key in rest:
-        if key.startswith(("Qformer.", "vision_proj.", "text_proj.", "itm_head.")) or key == "temp":
+        kind = next((what for begins, what in elsewhere.items() if key.startswith(begins)), "")
+        if not kind and (key.startswith(("Qformer.", "vision_proj.", "text_proj.", "itm_head.")) or key == "temp"):
             kind = "the Q-Former's text side and heads, which this connector was built without"
-        else:
-            kind = next((what for begins, what in layout.elsewhere.items() if key.startswith(begins)), "")
         if kind:
             left[kind] = left.get(kind, 0) + 1
         else:
             unknown.append(key)
     if unknown:
         raise ValueError(f"{path} holds {len(unknown)} weights that {layout.system} does not have: {unknown[:10]}.")
-    return {f"{count} tensors of {kind}": "the run takes it from the model" for kind, count in left.items()}
+    return {
+        f"{count} tensors of {kind}": "the model has none" if kind.endswith(" branch") else _FROM_MODEL
+        for kind, count in left.items()
+    }
+
+
+_FROM_MODEL = "the run takes it from the model"

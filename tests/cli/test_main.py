@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from isthmus.cli.commands import COMMANDS
+from isthmus.cli.commands import COMMANDS, own_options
 from isthmus.cli.main import INTERRUPTED, MISTAKE, main, parse
 
 HELP = """
@@ -69,7 +69,15 @@ def test_the_module_is_the_command() -> None:
         (["import", __file__, "--to", "run", "--recipe", "quickstart"], "test_main.py' is no weights file"),
         (["train", "quickstart", "--out", __file__, "--steps", "1"], "is a file: a run needs a folder of its own"),
         (["evaluate", "somewhere", "--tasks", "world/atribute"], "Did you mean 'world/attribute'"),
-        (["evaluate", "somewhere", "--taks", "x"], "`isthmus evaluate` does not know '--taks'"),
+        (["evaluate", "somewhere", "--taks", "x"], "`isthmus evaluate` does not know '--taks'. Did you mean '--tasks'"),
+        (["cost", "--shelff"], "`isthmus cost` does not know '--shelff'. Did you mean '--shelf'? Fields are those"),
+        (["cost", "--fitt", "24GiB", "quickstart"], "`isthmus cost` does not know '--fitt'. Did you mean '--fit'"),
+        (["cost", "--shelf", "--form"], "No field '--form'. Did you mean '--formulas'"),
+        (["cost", "quickstart", "--fitt", "24GiB"], "No field '--fitt'. Did you mean '--fit' or"),
+        (["train", "--resum", "there"], "`isthmus train` does not know '--resum'. Did you mean '--resume'"),
+        (["train", "--resume", "there", "--shrad"], "`isthmus train` does not know '--shrad'. Did you mean '--shard'"),
+        (["import", "there", "--to", "run", "--recip", "x"], "give --recipe. Did you mean '--recipe'"),
+        (["check", "quickstart", "--scna", "5"], "No field '--scna'. Did you mean '--scan'"),
         (["evaluate", "somewhere", "--num", "0"], "--num 0 asks nothing: give 1 or more"),
         (["evaluate", "somewhere", "--batch-size", "0"], "--batch-size 0 asks nothing"),
         (["ask", "somewhere", "no-such.jpg", "What?"], "No file 'no-such.jpg'"),
@@ -129,3 +137,15 @@ def test_own_options_and_fields_are_told_apart() -> None:
     command, rest = parse(["cost", "quickstart", "--text-tokens", "7", "--model.encoder.image-size", "96"])
     assert vars(command)["text_tokens"] == 7
     assert rest == ["--model.encoder.image-size", "96"]
+
+
+def test_fields_may_follow_a_shelf_without_a_recipe() -> None:
+    command, rest = parse(["cost", "--shelf", "--model.encoder.image-size", "96"])
+    assert vars(command)["recipe"] is None
+    assert rest == ["--model.encoder.image-size", "96"]
+
+
+def test_every_command_knows_its_own_options() -> None:
+    assert own_options("import") == ["--to", "--recipe"]
+    assert own_options("cost")[:2] == ["--image", "--images"]
+    assert all(one.startswith("--") for name in COMMANDS for one in own_options(name))

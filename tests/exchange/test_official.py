@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from isthmus.connectors import (
+    AudioQFormerConfig,
     CAbstractorConfig,
     ConnectorConfig,
     DAbstractorConfig,
@@ -44,6 +45,7 @@ LATENTS = PerceiverConfig(num_latents=3, layers=1, heads=2, head_width=4, projec
 SMALL: dict[type[ConnectorConfig], ConnectorConfig] = {
     QFormerConfig: QFORMER,
     InstructQFormerConfig: InstructQFormerConfig(qformer=READING, max_text_tokens=8),
+    AudioQFormerConfig: AudioQFormerConfig(num_queries=3, width=24, heads=3, ffn_width=32, max_windows=5),
     VideoQFormerConfig: VideoQFormerConfig(image=QFORMER, num_queries=3, layers=1, max_frames=4),
     QLlamaConfig: QLlamaConfig(
         num_queries=3, width=16, layers=2, heads=2, ffn_width=24, text=True, vocabulary=30, embedding=8, pool_heads=2
