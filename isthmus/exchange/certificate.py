@@ -85,14 +85,16 @@ def ours_together(model: VisionLanguageModel, samples: Sequence[Sample], max_new
 def compare(
     mine: Sequence[Said], theirs: Sequence[Said], names: Sequence[str], tolerance: float
 ) -> tuple[Difference, list[str]]:
-    """The largest difference of logits, and all that differs by more than it may."""
+    """The largest difference of logits with the largest logit of all, and all that differs by more than it may."""
     worst, wrong = Difference(difference=0.0, largest=0.0), []
     for one, other, name in zip(mine, theirs, names, strict=True):
         if len(one.ids) != len(other.ids) or one.ids != other.ids:
             wrong.append(f"{name}: the prompt's token ids differ ({len(one.ids)} against {len(other.ids)})")
             continue
         found = differ(one.logits, other.logits)
-        worst = max(worst, found, key=lambda difference: difference.difference)
+        worst = Difference(
+            difference=max(worst.difference, found.difference), largest=max(worst.largest, found.largest)
+        )
         if not found.within(tolerance):
             wrong.append(f"{name}: logits differ by {found.difference:.2g} of {found.largest:.2g}")
         if one.writing != other.writing:
