@@ -6,7 +6,7 @@ Sources: the classes themselves, transformers 5.23. One function a class; an emp
 from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
-from isthmus.data.prompts import Bounded, QuestionAnswer
+from isthmus.data.prompts import Bounded, PromptStyle, QuestionAnswer
 from isthmus.encoders.tiles import AnyresTiles, OneView
 from isthmus.encoders.towers import read_config
 from isthmus.encoders.vision import VisionEncoder
@@ -63,9 +63,17 @@ def instructblip_lacks(model: Model) -> str:
     """What InstructBlip cannot hold of a model."""
     if not isinstance(model.connector, InstructQFormerConfig):
         return f"InstructBlip's connector is InstructQFormerConfig, this is {_named(model.connector)}"
-    if model.prompt != QuestionAnswer(question="{}"):
-        return "InstructBlip gives its Q-Former the language model's prompt: prompt=QuestionAnswer(question='{}')"
+    if not _asks_alone(model.prompt):
+        return (
+            "InstructBlip gives its Q-Former the language model's prompt, which has to be the question alone: "
+            "prompt=QuestionAnswer(question='{}', after_images='')"
+        )
     return _eva_lacks(model, model.connector.qformer)
+
+
+def _asks_alone(prompt: PromptStyle) -> bool:
+    """Whether the text is the question; space before it is nothing to the Q-Former, whose words come without."""
+    return isinstance(prompt, QuestionAnswer) and prompt.question == "{}" and not prompt.after_images.strip()
 
 
 def _eva_lacks(model: Model, connector: QFormerConfig) -> str:

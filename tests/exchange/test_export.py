@@ -18,10 +18,12 @@ from isthmus.branches import Branch
 from isthmus.connectors import AveragePoolConfig, LinearConfig, PixelShuffleConfig
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
+from isthmus.data.sample import Sample, Turn
 from isthmus.encoders import VideoEncoder, VisionEncoder
 from isthmus.exchange import export, find_goal, import_native
 from isthmus.exchange.certificate import CERTIFICATE_FILE
 from isthmus.exchange.folders import write_run
+from isthmus.llms import Generation
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.recipes import RECIPES
 from isthmus.runs import Run
@@ -61,12 +63,19 @@ def imported(case: str, root: Path) -> Run:
     return import_native(root / "native", root / "run", prompt=prompt).run
 
 
+def answered(run: Run, image: FileImage) -> str:
+    """The run's own greedy answer of four tokens."""
+    sample = Sample(id="a", turns=(Turn(role="user", text="<image>\nWhat?"),), images=(image,))
+    return run.load_model().answer([sample], Generation(max_new_tokens=4))[0]
+
+
 @pytest.mark.parametrize("case", list(CASES))
 def test_a_run_goes_out_and_opens_without_our_code(case: str, tmp_path: Path, images: list[FileImage]) -> None:
     out = export(imported(case, tmp_path), CASES[case][0], tmp_path / "out", images=images)
     said = json.loads((tmp_path / "out" / CERTIFICATE_FILE).read_text())
     assert said["different"] == []
     assert said["logit_difference"] <= 1e-5 * max(1.0, said["largest_logit"])
+    assert said["largest_logit"] > 0.1
     assert said["image_backend"] == "PIL"
     assert len(said["images"]) == 3
     again = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
@@ -90,21 +99,29 @@ def test_the_pipeline_answers_a_chat(tmp_path: Path, images: list[FileImage]) ->
         {"role": "user", "content": [{"type": "image", "image": images[1].load()}, {"type": "text", "text": "What?"}]}
     ]
     said = pipe(text=chat, generate_kwargs={"max_new_tokens": 4, "do_sample": False}, return_full_text=False)
-    from isthmus.data.sample import Sample, Turn
-    from isthmus.llms import Generation
-
-    sample = Sample(id="a", turns=(Turn(role="user", text="<image>\nWhat?"),), images=(images[1],))
-    mine = run.load_model().answer([sample], Generation(max_new_tokens=4))[0]
-    assert said[0]["generated_text"].strip() == mine
+    assert said[0]["generated_text"].strip() == answered(run, images[1])
 
 
 def test_the_pipeline_answers_a_soft_prompt(tmp_path: Path, images: list[FileImage]) -> None:
     run = imported("blip2-opt", tmp_path)
     export(run, "blip2", tmp_path / "out", images=images)
     pipe = transformers.pipeline("image-text-to-text", model=str(tmp_path / "out"), device="cpu")
-    text = "\nQuestion: What? Answer:"
-    said = pipe(images=[images[1].load()], text=text, generate_kwargs={"max_new_tokens": 4, "do_sample": False})
-    assert said
+    text = "Question: What? Answer:"
+    options = {"max_new_tokens": 4, "do_sample": False}
+    said = pipe(images=[images[1].load()], text=text, generate_kwargs=options, return_full_text=False)
+    assert said[0]["generated_text"].strip() == answered(run, images[1])
+
+
+@pytest.mark.parametrize("name", ["instructblip/vicuna", "instructblip/t5"])
+def test_the_recipes_of_instructblip_have_a_class(name: str, tmp_path: Path) -> None:
+    model, recipe = imported("instructblip", tmp_path).model_config, RECIPES[name]().model
+    assert model.prompt == recipe.prompt
+    assert (model.placement, type(model.connector)) == (recipe.placement, type(recipe.connector))
+    assert find_goal("instructblip", model).class_name == "InstructBlipForConditionalGeneration"
+    assert find_goal("instructblip", replace(model, prompt=QuestionAnswer(question="{}")))
+    for other in (QuestionAnswer(after_images=""), QuestionAnswer(question="{}", after_images="Look:"), Vicuna()):
+        with pytest.raises(ValueError, match="has to be the question alone"):
+            find_goal("instructblip", replace(model, prompt=other))
 
 
 def test_the_image_token_gets_room_and_is_never_written(tmp_path: Path, images: list[FileImage]) -> None:
