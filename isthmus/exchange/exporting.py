@@ -13,6 +13,7 @@ from isthmus.adapters import merge_lora
 from isthmus.config import did_you_mean
 from isthmus.data.sample import ImageRef, Sample
 from isthmus.exchange import certificate
+from isthmus.exchange.asking import Asker, pixel_gap
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
 from isthmus.exchange.folders import write_whole_folder
 from isthmus.exchange.importing import load_native
@@ -60,8 +61,9 @@ def export(
     model = run.load_model(which=which)
     merge_lora(model)
     samples = samples_of(images, questions)
-    heard = _hear(model, samples, goal)
-    made = _Made(goal, model)
+    ready = _Ready(goal, model)
+    heard = _hear(model, samples, ready)
+    made = _Made(ready, model)
     found: list[Certificate] = []
 
     def fill(partial: Path) -> None:
@@ -128,18 +130,26 @@ NEAREST = {
 """By connector; the others work on patches, as Llava does."""
 
 
-class _Made:
-    """The native model with its tokenizer and processor, sharing the weights of ours."""
+class _Ready:
+    """The tokenizer of a native class with the image token, and its processor where that can be made here."""
 
     def __init__(self, goal: Goal, model: VisionLanguageModel) -> None:
         self.goal = goal
-        self.vocabulary = certificate.num_rows(model)
         self.tokenizer = own_tokenizer(model.config)
         self.image_id = add_image_token(self.tokenizer)
         self.processor = None if goal.processor is None else goal.processor(model, self.tokenizer)
+
+
+class _Made:
+    """The native model with its tokenizer and processor, sharing the weights of ours."""
+
+    def __init__(self, ready: _Ready, model: VisionLanguageModel) -> None:
+        self.goal, self.tokenizer, self.processor = ready.goal, ready.tokenizer, ready.processor
+        self.image_id = ready.image_id
+        self.vocabulary = certificate.num_rows(model)
         lm: Any = model.llm.model
         make_room(lm, max(self.vocabulary, len(self.tokenizer)))
-        self.native = goal.make(model, self.image_id)
+        self.native = self.goal.make(model, self.image_id)
         added = sorted({self.image_id, *range(self.vocabulary, len(self.tokenizer))})
         self.native.generation_config = _generation_config(model, added)
         if hasattr(self.native, "language_model"):
@@ -170,14 +180,19 @@ class _Heard:
 
     alone: list[certificate.Said]
     together: list[list[int]]
+    pixel_gap: float | None
 
 
-def _hear(model: VisionLanguageModel, samples: list[Sample], goal: Goal) -> _Heard:
+def _hear(model: VisionLanguageModel, samples: list[Sample], ready: _Ready) -> _Heard:
+    """On the pixels that the processor makes, once they are known to be near to our own."""
+    if ready.processor is None:
+        return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS, None), together=[], pixel_gap=None)
+    asker = Asker(ready.processor, chats=ready.goal.chats, model=model)
+    gap = pixel_gap(asker, model, samples, image_backend())
     together: list[list[int]] = []
-    if goal.processor is not None:
-        for batch in _batches(samples, goal):
-            together += certificate.ours_together(model, batch, NEW_TOKENS)
-    return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS), together=together)
+    for batch in _batches(samples, ready.goal):
+        together += certificate.ours_together(model, batch, NEW_TOKENS, asker)
+    return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS, asker), together=together, pixel_gap=gap)
 
 
 def _batches(samples: list[Sample], goal: Goal) -> list[list[Sample]]:
@@ -206,13 +221,12 @@ def _certify(
     compared = ["ids", "logits", "writings"]
     tolerance = certificate.TOLERANCES[model.config.llm.precision]
     names = [sample.id for sample in samples]
-    if made.goal.processor is None:
+    if made.processor is None:
         speaker: Any = _PixelSpeaker(native, model, made)
         theirs, wrong_together = [speaker.said(sample) for sample in samples], []
     else:
-        processor = transformers.AutoProcessor.from_pretrained(folder)
-        speaker = NativeSpeaker(native, processor, chats=made.goal.chats, model=model, image_id=made.image_id)
-        speaker.vocabulary = made.vocabulary
+        asker = Asker(transformers.AutoProcessor.from_pretrained(folder), chats=made.goal.chats, model=model)
+        speaker = NativeSpeaker(native, asker, model=model, image_id=made.image_id, vocabulary=made.vocabulary)
         theirs = [speaker.said(sample, NEW_TOKENS) for sample in samples]
         batches = _batches(samples, made.goal)
         written = [row for batch in batches for row in speaker.written(batch, NEW_TOKENS)]
@@ -229,6 +243,7 @@ def _certify(
         questions=questions,
         image_backend=image_backend(),
         compared=tuple(compared),
+        pixel_gap=heard.pixel_gap,
         largest_logit=worst.largest,
         logit_difference=worst.difference,
         tolerance=tolerance,
@@ -246,7 +261,7 @@ class _PixelSpeaker:
     @torch.no_grad()
     def said(self, sample: Sample) -> certificate.Said:
         """What the class says to one sample."""
-        batch = certificate._batch(self.model, [sample])
+        batch = certificate.batch_of(self.model, [sample], None)
         assert batch.pixels is not None
         ids = batch.ids.masked_fill(batch.visual, self.made.image_id)
         given = {"input_ids": ids, "attention_mask": batch.mask.long(), "pixel_values": batch.pixels}

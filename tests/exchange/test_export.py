@@ -20,9 +20,11 @@ from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.data.sample import Sample, Turn
 from isthmus.encoders import VideoEncoder, VisionEncoder
-from isthmus.exchange import export, find_goal, import_native
+from isthmus.exchange import export, find_goal, import_native, processors
+from isthmus.exchange.asking import PIXEL_TOLERANCES, Asker
 from isthmus.exchange.certificate import CERTIFICATE_FILE
 from isthmus.exchange.folders import write_run
+from isthmus.exchange.processors import image_backend
 from isthmus.llms import Generation
 from isthmus.model import Model, VisionLanguageModel
 from isthmus.recipes import RECIPES
@@ -76,7 +78,11 @@ def test_a_run_goes_out_and_opens_without_our_code(case: str, tmp_path: Path, im
     assert said["different"] == []
     assert said["logit_difference"] <= 1e-5 * max(1.0, said["largest_logit"])
     assert said["largest_logit"] > 0.1
-    assert said["image_backend"] == "PIL"
+    assert said["image_backend"] == image_backend()
+    if "pixels" in said["compared"]:
+        assert said["pixel_gap"] <= PIXEL_TOLERANCES[image_backend()]
+    else:
+        assert said["pixel_gap"] is None
     assert len(said["images"]) == 3
     again = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
     native = transformers.AutoModelForImageTextToText.from_pretrained(tmp_path / "native").state_dict()
@@ -207,6 +213,55 @@ def test_a_class_that_says_something_else_is_refused(
         export(run, "llava", tmp_path / "out", images=images)
     assert not (tmp_path / "out").exists()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_models_are_compared_on_the_pixels_of_the_processor(
+    tmp_path: Path, images: list[FileImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, made = imported("llava", tmp_path), Asker.inputs
+    level = 1 / 255 / torch.tensor(tiny.PREPROCESSOR["image_std"])[:, None, None]
+
+    def rounded(asker: Asker, samples: list[Sample]) -> dict[str, torch.Tensor]:
+        given = made(asker, samples)
+        given["pixel_values"][..., ::2] += 0.9 * level
+        return given
+
+    monkeypatch.setattr(Asker, "inputs", rounded)
+    monkeypatch.setattr("isthmus.exchange.exporting.image_backend", lambda: "PIL")
+    with pytest.raises(ValueError, match=r"of 255 grey levels off in .*where PIL may round by 0.01"):
+        export(run, "llava", tmp_path / "out", images=images)
+    monkeypatch.setattr("isthmus.exchange.exporting.image_backend", lambda: "torchvision")
+    export(run, "llava", tmp_path / "out", images=images)
+    said = json.loads((tmp_path / "out" / CERTIFICATE_FILE).read_text())
+    assert said["different"] == []
+    assert said["logit_difference"] <= 1e-5 * said["largest_logit"]
+    assert (said["image_backend"], 0.89 < said["pixel_gap"] <= 2) == ("torchvision", True)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"resample": 0}, {"image_mean": [0.5, 0.4, 0.33]}, {"size": {"shortest_edge": 16}, "do_pad": False}]
+)
+def test_a_processor_with_other_pixels_is_refused(
+    changed: dict[str, Any], tmp_path: Path, images: list[FileImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = imported("llava", tmp_path)
+    made = processors._image_options
+    crop = {"do_center_crop": True} if "size" in changed else {}
+    monkeypatch.setattr(processors, "_image_options", lambda tower: made(tower) | changed | crop)
+    with pytest.raises(ValueError, match="grey levels off") as refused:
+        export(run, "llava", tmp_path / "out", images=images[1:])
+    assert float(str(refused.value).split("encoder: ")[1].split()[0]) > 5
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_processor_with_pixels_of_another_shape_is_refused(
+    tmp_path: Path, images: list[FileImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, made = imported("llava", tmp_path), processors._image_options
+    wider = {"size": {"height": 16, "width": 20}}
+    monkeypatch.setattr(processors, "_image_options", lambda tower: made(tower) | wider)
+    with pytest.raises(ValueError, match=r"pixels \(1, 3, 16, 20\) .* encoder \(1, 3, 16, 16\)"):
+        export(run, "llava", tmp_path / "out", images=images)
 
 
 @pytest.mark.parametrize(
