@@ -78,7 +78,7 @@ def export(
         found.append(proof)
 
     write_whole_folder(folder, fill)
-    return Exported(folder=folder, certificate=found[0], notes=_notes(goal, model.config))
+    return Exported(folder=folder, certificate=found[0], notes=_notes(ready, model.config))
 
 
 def find_goal(to: str, model: Model) -> Goal:
@@ -137,7 +137,7 @@ class _Ready:
         self.goal = goal
         self.tokenizer = own_tokenizer(model.config)
         self.image_id = add_image_token(self.tokenizer)
-        self.processor = None if goal.processor is None else goal.processor(model, self.tokenizer)
+        self.processor = goal.processor(model, self.tokenizer)
 
 
 class _Made:
@@ -282,12 +282,14 @@ def _together(theirs: list[list[int]], mine: list[list[int]], names: list[str]) 
     ]
 
 
-def _notes(goal: Goal, model: Model) -> tuple[str, ...]:
+def _notes(ready: _Ready, model: Model) -> tuple[str, ...]:
+    goal = ready.goal
     notes = [f"{CERTIFICATE_FILE} says what was compared, on which images, with which image backend."]
-    if goal.processor is None:
+    if ready.processor is None:
         notes.append(
-            f"Skipped: the processor of {goal.class_name} needs torchvision. Weights, config and tokenizer are "
-            f"written, and were compared on our pixels and ids; the certificate does not speak of the processor."
+            f"Skipped: the processor of {goal.class_name} needs torchvision, which is not installed here. Weights, "
+            f"config and the tokenizer with its chat template are written, and the class was compared on our pixels "
+            f"and ids; the certificate does not speak of the processor. Export where torchvision is to have it too."
         )
     elif not goal.chats:
         text = prompt_text(model.prompt, "...", None)

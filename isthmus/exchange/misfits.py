@@ -7,7 +7,7 @@ from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShu
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.data.prompts import Bounded, PromptStyle, QuestionAnswer
-from isthmus.encoders.tiles import AnyresTiles, OneView
+from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, OneView
 from isthmus.encoders.towers import read_config
 from isthmus.encoders.vision import VisionEncoder
 from isthmus.llms import CausalLM
@@ -96,7 +96,23 @@ def internvl_lacks(model: Model) -> str:
     family = _family(model)
     if family != "internvl_vision":
         return f"InternVL holds InternViT alone (internvl_vision), this is {family!r}"
-    return _in_place_lacks(model) or _one_view_lacks(model)
+    return _in_place_lacks(model) or _dynamic_lacks(model)
+
+
+def _dynamic_lacks(model: Model) -> str:
+    """InternVL's processor squashes an image to one view, or cuts it as `DynamicTiles` does.
+
+    It tries grids of one number of tiles in another order, which counts only where two of them are equally near and
+    none is nearer: from one tile on there is always a nearer one.
+    """
+    assert isinstance(model.encoder, VisionEncoder)
+    tiles = model.encoder.tiles
+    dynamic = isinstance(tiles, DynamicTiles) and tiles.min_tiles == 1 and tiles.thumbnail
+    if not dynamic and not isinstance(tiles, OneView):
+        return f"InternVL sees one view, or cuts images by DynamicTiles(min_tiles=1, thumbnail=True), this is {tiles}"
+    if model.encoder.fit != "squash":
+        return f"InternVL squashes images, this encoder's fit is {model.encoder.fit!r}"
+    return _concatenate_lacks(model)
 
 
 def idefics2_lacks(model: Model) -> str:
@@ -137,6 +153,10 @@ def _in_place_lacks(model: Model, *, normed: bool = False) -> str:
 def _one_view_lacks(model: Model) -> str:
     if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, OneView):
         return "the class sees one view of an image"
+    return _concatenate_lacks(model)
+
+
+def _concatenate_lacks(model: Model) -> str:
     if not isinstance(model.arrange, Concatenate):
         return f"the class has no arrangement such as {_named(model.arrange)}"
     return ""
