@@ -10,14 +10,14 @@ import torch
 import transformers
 
 from isthmus.adapters import merge_lora
-from isthmus.config import did_you_mean
 from isthmus.data.sample import ImageRef, Sample
 from isthmus.exchange import certificate
 from isthmus.exchange.asking import Asker, pixel_gap
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
 from isthmus.exchange.folders import write_whole_folder
+from isthmus.exchange.goals import find_goal
 from isthmus.exchange.importing import load_native
-from isthmus.exchange.outgoing import GOALS, Goal
+from isthmus.exchange.outgoing import Goal
 from isthmus.exchange.processors import add_image_token, image_backend, make_room, own_tokenizer
 from isthmus.exchange.templates import prompt_text
 from isthmus.model import Model, VisionLanguageModel
@@ -79,55 +79,6 @@ def export(
 
     write_whole_folder(folder, fill)
     return Exported(folder=folder, certificate=found[0], notes=_notes(ready, model.config))
-
-
-def find_goal(to: str, model: Model) -> Goal:
-    """The native class of this name.
-
-    Raises:
-        ValueError: no such name, or the class cannot hold the model; names those that can.
-    """
-    if to not in GOALS:
-        raise ValueError(f"No export to {to!r}.{did_you_mean(to, GOALS)} There are: {', '.join(GOALS)}.")
-    lacking = lacks(to, model)
-    if not lacking:
-        return GOALS[to]
-    able = [name for name in GOALS if not lacks(name, model)]
-    if able:
-        raise ValueError(f"{GOALS[to].class_name} cannot hold this model: {lacking}. It can go out as {able[0]!r}.")
-    raise ValueError(
-        f"{GOALS[to].class_name} cannot hold this model: {lacking}. No class of transformers that is known here can; "
-        f"the nearest: {nearest(model)}. Its run folder is the way to use it."
-    )
-
-
-def lacks(to: str, model: Model) -> str:
-    """What of a model a class cannot hold, in words; empty when it can."""
-    if model.branches:
-        return f"it has no branch of its own for {' and '.join(model.branches)}"
-    return GOALS[to].lacks(model)
-
-
-def nearest(model: Model) -> str:
-    """The class whose connector is of the same idea, and what would have to change."""
-    name = NEAREST.get(type(model.connector).__name__, "llava")
-    return f"{name!r} ({lacks(name, model)})"
-
-
-NEAREST = {
-    "QFormerConfig": "blip2",
-    "InstructQFormerConfig": "instructblip",
-    "VideoQFormerConfig": "blip2",
-    "WindowedQFormerConfig": "blip2",
-    "PixelShuffleConfig": "internvl",
-    "Idefics2Config": "idefics2",
-    "PerceiverConfig": "idefics2",
-    "QwenVlConfig": "idefics2",
-    "AttentionPoolConfig": "idefics2",
-    "HoneybeeResamplerConfig": "idefics2",
-    "MatryoshkaConfig": "idefics2",
-}
-"""By connector; the others work on patches, as Llava does."""
 
 
 class _Ready:

@@ -14,12 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from isthmus.adapters import MARK, Lora
-from isthmus.branches import Branch
-from isthmus.connectors import AveragePoolConfig, LinearConfig, PixelShuffleConfig
 from isthmus.data.images import FileImage
 from isthmus.data.prompts import Bounded, Plain, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.data.sample import Sample, Turn
-from isthmus.encoders import VideoEncoder, VisionEncoder
+from isthmus.encoders import VisionEncoder
 from isthmus.exchange import export, find_goal, import_native, processors
 from isthmus.exchange.asking import PIXEL_TOLERANCES, Asker
 from isthmus.exchange.certificate import CERTIFICATE_FILE
@@ -262,23 +260,6 @@ def test_a_processor_with_pixels_of_another_shape_is_refused(
     monkeypatch.setattr(processors, "_image_options", lambda tower: made(tower) | wider)
     with pytest.raises(ValueError, match=r"pixels \(1, 3, 16, 20\) .* encoder \(1, 3, 16, 16\)"):
         export(run, "llava", tmp_path / "out", images=images)
-
-
-@pytest.mark.parametrize(
-    ("to", "change", "wanted"),
-    [
-        ("blip2", {}, "It can go out as 'llava'"),
-        ("llava", {"connector": PixelShuffleConfig(factor=2)}, "the nearest: 'internvl'"),
-        ("internvl", {"connector": PixelShuffleConfig(factor=2)}, "holds InternViT alone"),
-        ("llava", {"connector": AveragePoolConfig(side=3)}, "the nearest: 'llava'"),
-        ("llava", {"placement": "before-bos"}, "in place of the mark"),
-        ("llava", {"video": Branch(encoder=VideoEncoder(), connector=LinearConfig())}, "no branch of its own for vid"),
-        ("lava", {}, "Did you mean 'llava'"),
-    ],
-)
-def test_what_has_no_class_is_said(to: str, change: dict[str, Any], wanted: str) -> None:
-    with pytest.raises(ValueError, match=wanted):
-        find_goal(to, replace(Model(), **change))
 
 
 def test_export_needs_an_image_and_a_new_folder(tmp_path: Path, images: list[FileImage]) -> None:
