@@ -14,7 +14,7 @@ from torch import Tensor
 from isthmus import __version__
 from isthmus.data.collate import Batch
 from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample, Turn
-from isthmus.exchange.asking import Asker
+from isthmus.exchange.asking import Asker, PixelGap
 from isthmus.exchange.equality import Difference, differ, logits
 from isthmus.llms import EncoderDecoderLM, Generation
 from isthmus.model import VisionLanguageModel
@@ -46,9 +46,9 @@ class Certificate:
     compared: tuple[str, ...]
     """What was compared: "ids", "logits", "writings"; with a processor also "pixels", the processor's with those of the
     run's encoder, and "batches" of writings padded on the left."""
-    pixel_gap: float | None
-    """How far the processor's pixels are from those of the run's encoder, at most, in grey levels of 255; `None`
-    without a processor. Ids, logits and writings are compared on one set of pixels: the processor's, where it is."""
+    pixel_gap: PixelGap | None
+    """How far the processor's pixels are from those of the run's encoder, in grey levels of 255; `None` without a
+    processor. Ids, logits and writings are compared on one set of pixels: the processor's, where it is."""
     largest_logit: float
     logit_difference: float
     tolerance: float

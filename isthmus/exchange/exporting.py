@@ -12,7 +12,7 @@ import transformers
 from isthmus.adapters import merge_lora
 from isthmus.data.sample import ImageRef, Sample
 from isthmus.exchange import certificate
-from isthmus.exchange.asking import Asker, pixel_gap
+from isthmus.exchange.asking import Asker, PixelGap, pixel_gap
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
 from isthmus.exchange.folders import write_whole_folder
 from isthmus.exchange.goals import find_goal
@@ -131,7 +131,7 @@ class _Heard:
 
     alone: list[certificate.Said]
     together: list[list[int]]
-    pixel_gap: float | None
+    pixel_gap: PixelGap | None
 
 
 def _hear(model: VisionLanguageModel, samples: list[Sample], ready: _Ready) -> _Heard:
