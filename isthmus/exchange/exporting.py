@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from torch import Tensor
 
 from isthmus.adapters import merge_lora
-from isthmus.data.sample import ImageRef, Sample
+from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample
 from isthmus.exchange import certificate
 from isthmus.exchange.asking import Asker, PixelGap, pixel_gap
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
@@ -173,7 +174,7 @@ def _certify(
     tolerance = certificate.TOLERANCES[model.config.llm.precision]
     names = [sample.id for sample in samples]
     if made.processor is None:
-        speaker: Any = _PixelSpeaker(native, model, made)
+        speaker: Any = _PixelSpeaker(native, model, made, transformers.AutoTokenizer.from_pretrained(folder))
         theirs, wrong_together = [speaker.said(sample) for sample in samples], []
     else:
         asker = Asker(transformers.AutoProcessor.from_pretrained(folder), chats=made.goal.chats, model=model)
@@ -204,25 +205,35 @@ def _certify(
 
 
 class _PixelSpeaker:
-    """A native model whose processor cannot be made here: it gets our ids and our pixels."""
+    """InternVL without its processor: it gets our pixels, and the ids that its tokenizer and chat template make."""
 
-    def __init__(self, native: Any, model: VisionLanguageModel, made: _Made) -> None:
-        self.native, self.model, self.made = native, model, made
+    def __init__(self, native: Any, model: VisionLanguageModel, made: _Made, tokenizer: Any) -> None:
+        self.native, self.model, self.made, self.tokenizer = native, model, made, tokenizer
 
     @torch.no_grad()
     def said(self, sample: Sample) -> certificate.Said:
         """What the class says to one sample."""
         batch = certificate.batch_of(self.model, [sample], None)
         assert batch.pixels is not None
-        ids = batch.ids.masked_fill(batch.visual, self.made.image_id)
-        given = {"input_ids": ids, "attention_mask": batch.mask.long(), "pixel_values": batch.pixels}
+        ids = self._ids(sample, int(batch.visual.sum()))
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": batch.pixels}
         scores = self.native(**given).logits[0, -1, : self.made.vocabulary]
         written = self.native.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, ids.shape[1] :]
         return certificate.Said(
-            ids=batch.ids.masked_fill(batch.visual, -1)[0].tolist(),
+            ids=ids.masked_fill(ids == self.made.image_id, -1)[0].tolist(),
             logits=scores,
             writing=certificate._until(written.tolist(), self.model.llm.ends),
         )
+
+    def _ids(self, sample: Sample, num_tokens: int) -> Tensor:
+        """As the processor would write them: its tokens around as many image tokens as the image takes."""
+        question = sample.turns[0].text.removeprefix(f"{IMAGE_MARK}\n")
+        talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        text = self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        marks = f"{self.tokenizer.start_image_token}{IMAGE_MARK * num_tokens}{self.tokenizer.end_image_token}"
+        given = self.tokenizer(text.replace(IMAGE_MARK, marks), add_special_tokens=False, return_tensors="pt")
+        ids: Tensor = given["input_ids"]
+        return ids
 
 
 def _together(theirs: list[list[int]], mine: list[list[int]], names: list[str]) -> list[str]:
@@ -239,8 +250,8 @@ def _notes(ready: _Ready, model: Model) -> tuple[str, ...]:
     if ready.processor is None:
         notes.append(
             f"Skipped: the processor of {goal.class_name} needs torchvision, which is not installed here. Weights, "
-            f"config and the tokenizer with its chat template are written, and the class was compared on our pixels "
-            f"and ids; the certificate does not speak of the processor. Export where torchvision is to have it too."
+            f"config and the tokenizer with its chat template are written, and the class was compared on their ids and "
+            f"our pixels; the certificate does not speak of the processor. Export where torchvision is to have it too."
         )
     elif not goal.chats:
         text = prompt_text(model.prompt, "...", None)

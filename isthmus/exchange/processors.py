@@ -112,17 +112,21 @@ def idefics2_processor(model: Model, tower: VisionTower, tokenizer: Any, num_lat
 def internvl_processor(model: Model, tower: VisionTower, tokenizer: Any, num_tokens: int) -> Any:
     """Of InternVL, `None` without torchvision; the tokenizer gets its chat template and the names it is read by.
 
-    The processor writes the tokens around an image; a style without them names empty ones.
+    The processor writes the tokens around an image. Those that are no tokens of the tokenizer would become ones of its
+    own, so they stand in the template, and the processor writes none.
     """
     tiles, style = tower.config.tiles, model.prompt
     before, after = (style.before, style.after) if isinstance(style, Bounded) else ("", "")
+    known = {before, after} <= set(tokenizer.get_vocab())
+    if not known:
+        before, after = "", ""
     named = {
         "context_image_token": IMAGE_MARK,
         "start_image_token": before,
         "end_image_token": after,
         "video_token": VIDEO_MARK,
     }
-    template = chat_template(style, tokenizer)
+    template = chat_template(style, tokenizer, bounds=not known)
     tokenizer.add_special_tokens({"extra_special_tokens": [token for token in dict.fromkeys(named.values()) if token]})
     for name, token in named.items():
         tokenizer._set_model_specific_special_tokens({name: token})

@@ -52,6 +52,10 @@ def tiled(root: Path, tiles: DynamicTiles, prompt: PromptStyle) -> Model:
     [
         (QuestionAnswer(), "<s><image>\nQuestion: Why? Answer:"),
         (Bounded(style=Vicuna(system="s"), before="<pad>", after="<unk>"), "<s>s USER: <image>\nWhy? ASSISTANT:"),
+        (
+            Bounded(style=Vicuna(system="s"), before="<img>", after="</img>"),  # no tokens of the tokenizer
+            "<s>s USER: <img><image></img>\nWhy? ASSISTANT:",
+        ),
     ],
 )
 def test_tiles_and_a_template_go_out(native: Path, tmp_path: Path, prompt: PromptStyle, written: str) -> None:
