@@ -19,9 +19,12 @@ def export_command(command: Export) -> list[str]:
     images: list[ImageRef] = [FileImage(root=str(path.parent), path=path.name) for path in command.images]
     done = export(Run(command.run), command.to, command.out, images=images or bundled_images(), which=command.which)
     proof = done.certificate
+    gap = proof.pixel_gap
+    pixels = "" if gap is None else f", off our pixels by {gap.mean:.2f} of 255 on average, {gap.largest:.1f} at most"
     return [
         f"Equal on {len(proof.images)} images x {len(proof.questions)} questions ({', '.join(proof.compared)}): logits "
-        f"differ by at most {proof.logit_difference:.1e} of {proof.largest_logit:.1f}. Images: {proof.image_backend}.",
+        f"differ by at most {proof.logit_difference:.1e} of {proof.largest_logit:.1f}. Images: "
+        f"{proof.image_backend}{pixels}.",
         *done.notes,
         f"Folder: {done.folder}",
     ]

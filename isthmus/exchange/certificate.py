@@ -14,8 +14,8 @@ from torch import Tensor
 from isthmus import __version__
 from isthmus.data.collate import Batch
 from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample, Turn
+from isthmus.exchange.asking import Asker, PixelGap
 from isthmus.exchange.equality import Difference, differ, logits
-from isthmus.exchange.templates import prompt_text
 from isthmus.llms import EncoderDecoderLM, Generation
 from isthmus.model import VisionLanguageModel
 
@@ -44,7 +44,11 @@ class Certificate:
     questions: tuple[str, ...]
     image_backend: str
     compared: tuple[str, ...]
-    """What was compared: "ids", "pixels", "logits", "writings", or "batches" of writings padded on the left."""
+    """What was compared: "ids", "logits", "writings"; with a processor also "pixels", the processor's with those of the
+    run's encoder, and "batches" of writings padded on the left."""
+    pixel_gap: PixelGap | None
+    """How far the processor's pixels are from those of the run's encoder, in grey levels of 255; `None` without a
+    processor. Ids, logits and writings are compared on one set of pixels: the processor's, where it is."""
     largest_logit: float
     logit_difference: float
     tolerance: float
@@ -72,27 +76,31 @@ def samples_of(images: Sequence[ImageRef], questions: Sequence[str]) -> list[Sam
     ]
 
 
-def ours(model: VisionLanguageModel, samples: Sequence[Sample], max_new_tokens: int) -> list[Said]:
-    """What our model says to each sample alone."""
-    return [_ours(model, _batch(model, [sample]), max_new_tokens) for sample in samples]
+def ours(model: VisionLanguageModel, samples: Sequence[Sample], max_new_tokens: int, asker: Asker | None) -> list[Said]:
+    """What our model says to each sample alone, of the pixels that a native processor makes, or without one its own."""
+    return [_ours(model, batch_of(model, [sample], asker), max_new_tokens) for sample in samples]
 
 
-def ours_together(model: VisionLanguageModel, samples: Sequence[Sample], max_new_tokens: int) -> list[list[int]]:
+def ours_together(
+    model: VisionLanguageModel, samples: Sequence[Sample], max_new_tokens: int, asker: Asker
+) -> list[list[int]]:
     """Greedy writings of one batch."""
-    return _write(model, _batch(model, samples), max_new_tokens)
+    return _write(model, batch_of(model, samples, asker), max_new_tokens)
 
 
 def compare(
     mine: Sequence[Said], theirs: Sequence[Said], names: Sequence[str], tolerance: float
 ) -> tuple[Difference, list[str]]:
-    """The largest difference of logits, and all that differs by more than it may."""
+    """The largest difference of logits with the largest logit of all, and all that differs by more than it may."""
     worst, wrong = Difference(difference=0.0, largest=0.0), []
     for one, other, name in zip(mine, theirs, names, strict=True):
         if len(one.ids) != len(other.ids) or one.ids != other.ids:
             wrong.append(f"{name}: the prompt's token ids differ ({len(one.ids)} against {len(other.ids)})")
             continue
         found = differ(one.logits, other.logits)
-        worst = max(worst, found, key=lambda difference: difference.difference)
+        worst = Difference(
+            difference=max(worst.difference, found.difference), largest=max(worst.largest, found.largest)
+        )
         if not found.within(tolerance):
             wrong.append(f"{name}: logits differ by {found.difference:.2g} of {found.largest:.2g}")
         if one.writing != other.writing:
@@ -107,34 +115,20 @@ def num_rows(model: VisionLanguageModel) -> int:
 
 
 class NativeSpeaker:
-    """A native model with its processor, asked as its users ask it."""
+    """A native model with its processor, asked as its users ask it; `vocabulary` logits of it are compared."""
 
-    def __init__(self, native: Any, processor: Any, *, chats: bool, model: VisionLanguageModel, image_id: int) -> None:
-        self.native, self.processor, self.chats = native, processor, chats
-        self.prompt, self.tokenizer = model.config.prompt, model.llm.tokenizer
+    def __init__(
+        self, native: Any, asker: Asker, *, model: VisionLanguageModel, image_id: int, vocabulary: int
+    ) -> None:
+        self.native, self.asker = native, asker
         self.encodes = isinstance(model.config.llm, EncoderDecoderLM)
-        self.vocabulary = num_rows(model)
-        self.image_id = image_id
+        self.vocabulary, self.image_id = vocabulary, image_id
         self.ends = model.llm.ends
-
-    def inputs(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """Ids, masks and pixels as the processor makes them."""
-        images = [sample.images[0].load() for sample in samples]
-        questions = [sample.turns[0].text.removeprefix(f"{IMAGE_MARK}\n") for sample in samples]
-        if not self.chats:
-            texts = [prompt_text(self.prompt, question, self.tokenizer) for question in questions]
-            return dict(self.processor(images=images, text=texts, return_tensors="pt", padding=True))
-        talks = [
-            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-            for image, question in zip(images, questions, strict=True)
-        ]
-        options = {"tokenize": True, "return_dict": True, "add_generation_prompt": True, "return_tensors": "pt"}
-        return dict(self.processor.apply_chat_template(talks, processor_kwargs={"padding": True}, **options))
 
     @torch.no_grad()
     def said(self, sample: Sample, max_new_tokens: int) -> Said:
         """What the class says to one sample."""
-        given = self.inputs([sample])
+        given = self.asker.inputs([sample])
         more = {"decoder_input_ids": torch.full((1, 1), _start(self.native))} if self.encodes else {}
         scores = self.native(**given, **more).logits[0, -1, : self.vocabulary]
         ids = [-1 if one == self.image_id else one for one in given["input_ids"][0].tolist()]
@@ -143,7 +137,7 @@ class NativeSpeaker:
     @torch.no_grad()
     def written(self, samples: Sequence[Sample], max_new_tokens: int) -> list[list[int]]:
         """Greedy writings of one batch, padded as the processor pads."""
-        given = self.inputs(samples)
+        given = self.asker.inputs(samples)
         ids = self.native.generate(**given, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1)
         fresh = ids[:, 1:] if self.encodes else ids[:, given["input_ids"].shape[1] :]
         return [_until(row, self.ends) for row in fresh.tolist()]
@@ -153,8 +147,11 @@ def _start(native: Any) -> int:
     return int(native.generation_config.decoder_start_token_id)
 
 
-def _batch(model: VisionLanguageModel, samples: Sequence[Sample]) -> Batch:
+def batch_of(model: VisionLanguageModel, samples: Sequence[Sample], asker: Asker | None) -> Batch:
+    """The samples as our model reads them, with a native processor's pixels where there is one."""
     pixels, plans = model.prepare(samples)
+    if asker is not None:
+        pixels = asker.pixels(samples)
     return model.config.batch(samples, tokenizer=model.llm.tokenizer, plans=plans, pixels=pixels, for_generation=True)
 
 

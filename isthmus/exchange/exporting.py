@@ -8,17 +8,19 @@ from typing import Any, Literal
 
 import torch
 import transformers
+from torch import Tensor
 
 from isthmus.adapters import merge_lora
-from isthmus.config import did_you_mean
-from isthmus.data.sample import ImageRef, Sample
+from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import DynamicTiles
 from isthmus.exchange import certificate
+from isthmus.exchange.asking import Asker, PixelGap, pixel_gap
 from isthmus.exchange.certificate import CERTIFICATE_FILE, QUESTIONS, Certificate, NativeSpeaker, samples_of
 from isthmus.exchange.folders import write_whole_folder
+from isthmus.exchange.goals import find_goal
 from isthmus.exchange.importing import load_native
-from isthmus.exchange.outgoing import GOALS, Goal
+from isthmus.exchange.outgoing import Goal
 from isthmus.exchange.processors import add_image_token, image_backend, make_room, own_tokenizer
 from isthmus.exchange.templates import prompt_text
 from isthmus.model import Model, VisionLanguageModel
@@ -62,8 +64,9 @@ def export(
     model = run.load_model(which=which)
     merge_lora(model)
     samples = samples_of(images, questions)
-    heard = _hear(model, samples, goal)
-    made = _Made(goal, model)
+    ready = _Ready(goal, model)
+    heard = _hear(model, samples, ready)
+    made = _Made(ready, model)
     found: list[Certificate] = []
 
     def fill(partial: Path) -> None:
@@ -78,70 +81,29 @@ def export(
         found.append(proof)
 
     write_whole_folder(folder, fill)
-    return Exported(folder=folder, certificate=found[0], notes=_notes(goal, model.config))
+    return Exported(folder=folder, certificate=found[0], notes=_notes(ready, model.config))
 
 
-def find_goal(to: str, model: Model) -> Goal:
-    """The native class of this name.
+class _Ready:
+    """The tokenizer of a native class with the image token, and its processor where that can be made here."""
 
-    Raises:
-        ValueError: no such name, or the class cannot hold the model; names those that can.
-    """
-    if to not in GOALS:
-        raise ValueError(f"No export to {to!r}.{did_you_mean(to, GOALS)} There are: {', '.join(GOALS)}.")
-    lacking = lacks(to, model)
-    if not lacking:
-        return GOALS[to]
-    able = [name for name in GOALS if not lacks(name, model)]
-    if able:
-        raise ValueError(f"{GOALS[to].class_name} cannot hold this model: {lacking}. It can go out as {able[0]!r}.")
-    raise ValueError(
-        f"{GOALS[to].class_name} cannot hold this model: {lacking}. No class of transformers that is known here can; "
-        f"the nearest: {nearest(model)}. Its run folder is the way to use it."
-    )
-
-
-def lacks(to: str, model: Model) -> str:
-    """What of a model a class cannot hold, in words; empty when it can."""
-    if model.branches:
-        return f"it has no branch of its own for {' and '.join(model.branches)}"
-    return GOALS[to].lacks(model)
-
-
-def nearest(model: Model) -> str:
-    """The class whose connector is of the same idea, and what would have to change."""
-    name = NEAREST.get(type(model.connector).__name__, "llava")
-    return f"{name!r} ({lacks(name, model)})"
-
-
-NEAREST = {
-    "QFormerConfig": "blip2",
-    "InstructQFormerConfig": "instructblip",
-    "VideoQFormerConfig": "blip2",
-    "WindowedQFormerConfig": "blip2",
-    "PixelShuffleConfig": "internvl",
-    "Idefics2Config": "idefics2",
-    "PerceiverConfig": "idefics2",
-    "QwenVlConfig": "idefics2",
-    "AttentionPoolConfig": "idefics2",
-    "HoneybeeResamplerConfig": "idefics2",
-    "MatryoshkaConfig": "idefics2",
-}
-"""By connector; the others work on patches, as Llava does."""
+    def __init__(self, goal: Goal, model: VisionLanguageModel) -> None:
+        self.goal = goal
+        self.tokenizer = own_tokenizer(model.config)
+        self.image_id = add_image_token(self.tokenizer)
+        self.processor = goal.processor(model, self.tokenizer)
 
 
 class _Made:
     """The native model with its tokenizer and processor, sharing the weights of ours."""
 
-    def __init__(self, goal: Goal, model: VisionLanguageModel) -> None:
-        self.goal = goal
+    def __init__(self, ready: _Ready, model: VisionLanguageModel) -> None:
+        self.goal, self.tokenizer, self.processor = ready.goal, ready.tokenizer, ready.processor
+        self.image_id = ready.image_id
         self.vocabulary = certificate.num_rows(model)
-        self.tokenizer = own_tokenizer(model.config)
-        self.image_id = add_image_token(self.tokenizer)
-        self.processor = None if goal.processor is None else goal.processor(model, self.tokenizer)
         lm: Any = model.llm.model
         make_room(lm, max(self.vocabulary, len(self.tokenizer)))
-        self.native = goal.make(model, self.image_id)
+        self.native = self.goal.make(model, self.image_id)
         added = sorted({self.image_id, *range(self.vocabulary, len(self.tokenizer))})
         self.native.generation_config = _generation_config(model, added)
         if hasattr(self.native, "language_model"):
@@ -172,14 +134,19 @@ class _Heard:
 
     alone: list[certificate.Said]
     together: list[list[int]]
+    pixel_gap: PixelGap | None
 
 
-def _hear(model: VisionLanguageModel, samples: list[Sample], goal: Goal) -> _Heard:
+def _hear(model: VisionLanguageModel, samples: list[Sample], ready: _Ready) -> _Heard:
+    """On the pixels that the processor makes, once they are known to be near to our own."""
+    if ready.processor is None:
+        return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS, None), together=[], pixel_gap=None)
+    asker = Asker(ready.processor, chats=ready.goal.chats, model=model)
+    gap = pixel_gap(asker, model, samples, image_backend())
     together: list[list[int]] = []
-    if goal.processor is not None:
-        for batch in _batches(samples, goal):
-            together += certificate.ours_together(model, batch, NEW_TOKENS)
-    return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS), together=together)
+    for batch in _batches(samples, ready.goal):
+        together += certificate.ours_together(model, batch, NEW_TOKENS, asker)
+    return _Heard(alone=certificate.ours(model, samples, NEW_TOKENS, asker), together=together, pixel_gap=gap)
 
 
 def _batches(samples: list[Sample], goal: Goal) -> list[list[Sample]]:
@@ -208,13 +175,12 @@ def _certify(
     compared = ["ids", "logits", "writings"]
     tolerance = certificate.TOLERANCES[model.config.llm.precision]
     names = [sample.id for sample in samples]
-    if made.goal.processor is None:
-        speaker: Any = _PixelSpeaker(native, model, made)
+    if made.processor is None:
+        speaker: Any = _PixelSpeaker(native, model, made, transformers.AutoTokenizer.from_pretrained(folder))
         theirs, wrong_together = [speaker.said(sample) for sample in samples], []
     else:
-        processor = transformers.AutoProcessor.from_pretrained(folder)
-        speaker = NativeSpeaker(native, processor, chats=made.goal.chats, model=model, image_id=made.image_id)
-        speaker.vocabulary = made.vocabulary
+        asker = Asker(transformers.AutoProcessor.from_pretrained(folder), chats=made.goal.chats, model=model)
+        speaker = NativeSpeaker(native, asker, model=model, image_id=made.image_id, vocabulary=made.vocabulary)
         theirs = [speaker.said(sample, NEW_TOKENS) for sample in samples]
         batches = _batches(samples, made.goal)
         written = [row for batch in batches for row in speaker.written(batch, NEW_TOKENS)]
@@ -231,6 +197,7 @@ def _certify(
         questions=questions,
         image_backend=image_backend(),
         compared=tuple(compared),
+        pixel_gap=heard.pixel_gap,
         largest_logit=worst.largest,
         logit_difference=worst.difference,
         tolerance=tolerance,
@@ -240,25 +207,35 @@ def _certify(
 
 
 class _PixelSpeaker:
-    """A native model whose processor cannot be made here: it gets our ids and our pixels."""
+    """InternVL without its processor: it gets our pixels, and the ids that its tokenizer and chat template make."""
 
-    def __init__(self, native: Any, model: VisionLanguageModel, made: _Made) -> None:
-        self.native, self.model, self.made = native, model, made
+    def __init__(self, native: Any, model: VisionLanguageModel, made: _Made, tokenizer: Any) -> None:
+        self.native, self.model, self.made, self.tokenizer = native, model, made, tokenizer
 
     @torch.no_grad()
     def said(self, sample: Sample) -> certificate.Said:
         """What the class says to one sample."""
-        batch = certificate._batch(self.model, [sample])
+        batch = certificate.batch_of(self.model, [sample], None)
         assert batch.pixels is not None
-        ids = batch.ids.masked_fill(batch.visual, self.made.image_id)
-        given = {"input_ids": ids, "attention_mask": batch.mask.long(), "pixel_values": batch.pixels}
+        ids = self._ids(sample, int(batch.visual.sum()))
+        given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": batch.pixels}
         scores = self.native(**given).logits[0, -1, : self.made.vocabulary]
         written = self.native.generate(**given, max_new_tokens=NEW_TOKENS, do_sample=False)[0, ids.shape[1] :]
         return certificate.Said(
-            ids=batch.ids.masked_fill(batch.visual, -1)[0].tolist(),
+            ids=ids.masked_fill(ids == self.made.image_id, -1)[0].tolist(),
             logits=scores,
             writing=certificate._until(written.tolist(), self.model.llm.ends),
         )
+
+    def _ids(self, sample: Sample, num_tokens: int) -> Tensor:
+        """As the processor would write them: its tokens around as many image tokens as the image takes."""
+        question = sample.turns[0].text.removeprefix(f"{IMAGE_MARK}\n")
+        talk = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        text = self.tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        marks = f"{self.tokenizer.start_image_token}{IMAGE_MARK * num_tokens}{self.tokenizer.end_image_token}"
+        given = self.tokenizer(text.replace(IMAGE_MARK, marks), add_special_tokens=False, return_tensors="pt")
+        ids: Tensor = given["input_ids"]
+        return ids
 
 
 def _together(theirs: list[list[int]], mine: list[list[int]], names: list[str]) -> list[str]:
@@ -269,12 +246,14 @@ def _together(theirs: list[list[int]], mine: list[list[int]], names: list[str]) 
     ]
 
 
-def _notes(goal: Goal, model: Model) -> tuple[str, ...]:
+def _notes(ready: _Ready, model: Model) -> tuple[str, ...]:
+    goal = ready.goal
     notes = [f"{CERTIFICATE_FILE} says what was compared, on which images, with which image backend."]
-    if goal.processor is None:
+    if ready.processor is None:
         notes.append(
-            f"Skipped: the processor of {goal.class_name} needs torchvision. Weights, config and tokenizer are "
-            f"written, and were compared on our pixels and ids; the certificate does not speak of the processor."
+            f"Skipped: the processor of {goal.class_name} needs torchvision, which is not installed here. Weights, "
+            f"config and the tokenizer with its chat template are written, and the class was compared on their ids and "
+            f"our pixels; the certificate does not speak of the processor. Export where torchvision is to have it too."
         )
         if isinstance(model.encoder, VisionEncoder) and isinstance(model.encoder.tiles, DynamicTiles):
             tiles = model.encoder.tiles

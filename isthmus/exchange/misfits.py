@@ -6,8 +6,8 @@ Sources: the classes themselves, transformers 5.23. One function a class; an emp
 from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
-from isthmus.data.prompts import Bounded, QuestionAnswer
-from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, OneView, TilingConfig
+from isthmus.data.prompts import Bounded, PromptStyle, QuestionAnswer
+from isthmus.encoders.tiles import AnyresTiles, DynamicTiles, OneView
 from isthmus.encoders.towers import read_config
 from isthmus.encoders.vision import VisionEncoder
 from isthmus.llms import CausalLM
@@ -63,9 +63,17 @@ def instructblip_lacks(model: Model) -> str:
     """What InstructBlip cannot hold of a model."""
     if not isinstance(model.connector, InstructQFormerConfig):
         return f"InstructBlip's connector is InstructQFormerConfig, this is {_named(model.connector)}"
-    if model.prompt != QuestionAnswer(question="{}"):
-        return "InstructBlip gives its Q-Former the language model's prompt: prompt=QuestionAnswer(question='{}')"
+    if not _asks_alone(model.prompt):
+        return (
+            "InstructBlip gives its Q-Former the language model's prompt, which has to be the question alone: "
+            "prompt=QuestionAnswer(question='{}', after_images='')"
+        )
     return _eva_lacks(model, model.connector.qformer)
+
+
+def _asks_alone(prompt: PromptStyle) -> bool:
+    """Whether the text is the question; space before it is nothing to the Q-Former, whose words come without."""
+    return isinstance(prompt, QuestionAnswer) and prompt.question == "{}" and not prompt.after_images.strip()
 
 
 def _eva_lacks(model: Model, connector: QFormerConfig) -> str:
@@ -88,10 +96,23 @@ def internvl_lacks(model: Model) -> str:
     family = _family(model)
     if family != "internvl_vision":
         return f"InternVL holds InternViT alone (internvl_vision), this is {family!r}"
-    tiles = model.encoder.tiles if isinstance(model.encoder, VisionEncoder) else None
-    if isinstance(tiles, DynamicTiles) and not tiles.thumbnail:
-        return "InternVL's processor puts the whole image behind its tiles (thumbnail=True)"
-    return _in_place_lacks(model) or _one_view_lacks(model, also=DynamicTiles)
+    return _in_place_lacks(model) or _dynamic_lacks(model)
+
+
+def _dynamic_lacks(model: Model) -> str:
+    """InternVL's processor squashes an image to one view, or cuts it as `DynamicTiles` does.
+
+    It tries grids of one number of tiles in another order, which counts only where two of them are equally near and
+    none is nearer: from one tile on there is always a nearer one.
+    """
+    assert isinstance(model.encoder, VisionEncoder)
+    tiles = model.encoder.tiles
+    dynamic = isinstance(tiles, DynamicTiles) and tiles.min_tiles == 1 and tiles.thumbnail
+    if not dynamic and not isinstance(tiles, OneView):
+        return f"InternVL sees one view, or cuts images by DynamicTiles(min_tiles=1, thumbnail=True), this is {tiles}"
+    if model.encoder.fit != "squash":
+        return f"InternVL squashes images, this encoder's fit is {model.encoder.fit!r}"
+    return _concatenate_lacks(model)
 
 
 def idefics2_lacks(model: Model) -> str:
@@ -129,9 +150,13 @@ def _in_place_lacks(model: Model, *, normed: bool = False) -> str:
     return ""
 
 
-def _one_view_lacks(model: Model, also: type[TilingConfig] = OneView) -> str:
-    if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, (OneView, also)):
+def _one_view_lacks(model: Model) -> str:
+    if not isinstance(model.encoder, VisionEncoder) or not isinstance(model.encoder.tiles, OneView):
         return "the class sees one view of an image"
+    return _concatenate_lacks(model)
+
+
+def _concatenate_lacks(model: Model) -> str:
     if not isinstance(model.arrange, Concatenate):
         return f"the class has no arrangement such as {_named(model.arrange)}"
     return ""

@@ -51,7 +51,7 @@ class Native:
 
     class_name: str
     split: Callable[[Any, Fit, PromptStyle], Parts]
-    prompt: PromptStyle = field(default_factory=QuestionAnswer)
+    prompt: PromptStyle
 
 
 def renamed(module: nn.Module, keys: KeyMap) -> dict[str, Tensor]:
@@ -201,11 +201,11 @@ def _idefics2(native: Any, fit: Fit, prompt: PromptStyle) -> Parts:
 NATIVE: dict[str, Native] = {
     "llava": Native(class_name="LlavaForConditionalGeneration", split=_llava, prompt=Vicuna()),
     "llava_next": Native(class_name="LlavaNextForConditionalGeneration", split=_llava_next, prompt=Vicuna()),
-    "blip-2": Native(class_name="Blip2ForConditionalGeneration", split=_blip2),
+    "blip-2": Native(class_name="Blip2ForConditionalGeneration", split=_blip2, prompt=QuestionAnswer(after_images="")),
     "instructblip": Native(
         class_name="InstructBlipForConditionalGeneration",
         split=_instructblip,
-        prompt=QuestionAnswer(question="{}"),
+        prompt=QuestionAnswer(question="{}", after_images=""),
     ),
     "internvl": Native(class_name="InternVLForConditionalGeneration", split=_internvl, prompt=ChatTemplate()),
     "idefics2": Native(class_name="Idefics2ForConditionalGeneration", split=_idefics2, prompt=ChatTemplate()),

@@ -29,7 +29,7 @@ from isthmus.exchange.misfits import (
     llava_next_lacks,
     vipllava_lacks,
 )
-from isthmus.exchange.processors import blip_processor, idefics2_processor, llava_processor
+from isthmus.exchange.processors import blip_processor, idefics2_processor, internvl_processor, llava_processor
 from isthmus.exchange.towers import whole_tower
 from isthmus.model import Model, VisionLanguageModel
 
@@ -43,8 +43,8 @@ class Goal:
     """What of a model the class cannot hold; empty when it can."""
     make: Callable[[VisionLanguageModel, int], Any]
     """The native model; the number is the id of the image token."""
-    processor: Callable[[VisionLanguageModel, Any], Any] | None
-    """Its processor around a tokenizer; `None` where that needs torchvision."""
+    processor: Callable[[VisionLanguageModel, Any], Any]
+    """Its processor around a tokenizer, which is made ready for it; `None` without a torchvision that it needs."""
     chats: bool = True
     """Whether the processor keeps a chat template."""
     pads: bool = True
@@ -239,6 +239,11 @@ def _idefics2_ready(model: VisionLanguageModel, tokenizer: Any) -> Any:
     return idefics2_processor(model.config, _tower(model), tokenizer, count)
 
 
+def _internvl_ready(model: VisionLanguageModel, tokenizer: Any) -> Any:
+    count = model.config.connector.num_tokens(model.source.grid)
+    return internvl_processor(model.config, _tower(model), tokenizer, count)
+
+
 GOALS: dict[str, Goal] = {
     "llava": Goal(
         class_name="LlavaForConditionalGeneration", lacks=llava_lacks, make=_make_llava, processor=_llava_ready
@@ -271,7 +276,10 @@ GOALS: dict[str, Goal] = {
         pads=False,
     ),
     "internvl": Goal(
-        class_name="InternVLForConditionalGeneration", lacks=internvl_lacks, make=_make_internvl, processor=None
+        class_name="InternVLForConditionalGeneration",
+        lacks=internvl_lacks,
+        make=_make_internvl,
+        processor=_internvl_ready,
     ),
     "idefics2": Goal(
         class_name="Idefics2ForConditionalGeneration",

@@ -9,8 +9,8 @@ from torch import nn
 
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.data.prompts import Bounded
-from isthmus.data.sample import IMAGE_MARK
-from isthmus.encoders.tiles import AnyresTiles
+from isthmus.data.sample import IMAGE_MARK, VIDEO_MARK
+from isthmus.encoders.tiles import AnyresTiles, DynamicTiles
 from isthmus.encoders.vision import VisionTower
 from isthmus.exchange.templates import chat_template
 from isthmus.llms.base import Kind
@@ -107,6 +107,39 @@ def idefics2_processor(model: Model, tower: VisionTower, tokenizer: Any, num_lat
         tokenizer._set_model_specific_special_tokens({name: token})
     template = chat_template(model.prompt, tokenizer)
     return transformers.Idefics2Processor(images, tokenizer, image_seq_len=num_latents, chat_template=template)
+
+
+def internvl_processor(model: Model, tower: VisionTower, tokenizer: Any, num_tokens: int) -> Any:
+    """Of InternVL, `None` without torchvision; the tokenizer gets its chat template and the names it is read by.
+
+    The processor writes the tokens around an image. Those that are no tokens of the tokenizer would become ones of its
+    own, so they stand in the template, and the processor writes none.
+    """
+    tiles, style = tower.config.tiles, model.prompt
+    before, after = (style.before, style.after) if isinstance(style, Bounded) else ("", "")
+    known = {before, after} <= set(tokenizer.get_vocab())
+    if not known:
+        before, after = "", ""
+    named = {
+        "context_image_token": IMAGE_MARK,
+        "start_image_token": before,
+        "end_image_token": after,
+        "video_token": VIDEO_MARK,
+    }
+    template = chat_template(style, tokenizer, bounds=not known)
+    tokenizer.add_special_tokens({"extra_special_tokens": [token for token in dict.fromkeys(named.values()) if token]})
+    for name, token in named.items():
+        tokenizer._set_model_specific_special_tokens({name: token})
+    tokenizer.chat_template = template
+    if image_backend() != "torchvision":
+        return None
+    kept = {key: value for key, value in _image_options(tower).items() if "crop" not in key and key != "do_pad"}
+    most = tiles.max_tiles if isinstance(tiles, DynamicTiles) else 1
+    images = transformers.GotOcr2ImageProcessor(**kept, crop_to_patches=True, min_patches=1, max_patches=most)
+    videos = transformers.InternVLVideoProcessor(**kept)
+    return transformers.InternVLProcessor(
+        images, tokenizer, videos, image_seq_length=num_tokens, chat_template=template
+    )
 
 
 def own_tokenizer(model: Model) -> Any:

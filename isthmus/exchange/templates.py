@@ -10,17 +10,19 @@ from typing import Any
 from isthmus.data.prompts import Bounded, ChatTemplate, Plain, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
 
+_MARK = IMAGE_MARK + "{{ after }}"
 _MACROS = (
     "{% macro words(content) %}{% if content is string %}{{ content }}{% else %}"
     "{% for part in content if part.type == 'text' %}{{ part.text }}{% endfor %}{% endif %}{% endmacro %}"
     "{% macro images(content, after) %}{% if content is not string %}"
-    "{% for part in content if part.type in ['image', 'image_url'] %}" + IMAGE_MARK + "{{ after }}"
-    "{% endfor %}{% endif %}{% endmacro %}"
+    "{% for part in content if part.type in ['image', 'image_url'] %}" + _MARK + "{% endfor %}{% endif %}{% endmacro %}"
 )
 
 
-def chat_template(style: PromptStyle, tokenizer: Any) -> str:
-    """The Jinja template that writes a conversation as `style` does.
+def chat_template(style: PromptStyle, tokenizer: Any, *, bounds: bool = False) -> str:
+    """The Jinja template that writes a conversation as `style` does; with `bounds` also the tokens around images.
+
+    Without, those are left to a processor that writes them itself.
 
     Raises:
         ValueError: a style that has no template here.
@@ -28,7 +30,9 @@ def chat_template(style: PromptStyle, tokenizer: Any) -> str:
     begin = "{{ bos_token }}" if tokenizer.bos_token is not None and style.begins else ""
     end = " + eos_token" if tokenizer.eos_token is not None else ""
     if isinstance(style, Bounded):
-        return chat_template(style.style, tokenizer)
+        inner = chat_template(style.style, tokenizer)
+        around = _text(style.before) + IMAGE_MARK + _text(style.after) + "{{ after }}"
+        return inner.replace(_MARK, around) if bounds else inner
     if isinstance(style, QuestionAnswer):
         return _MACROS + begin + _question_answer(style, end)
     if isinstance(style, Vicuna):

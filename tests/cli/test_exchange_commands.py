@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from isthmus.cli.main import MISTAKE, main
+from isthmus.exchange.processors import image_backend
 from isthmus.recipes import RECIPES
 
 sys.path.append(str(Path(__file__).parent.parent / "exchange"))
@@ -31,7 +32,9 @@ def test_a_native_folder_comes_in_and_goes_out(tmp_path: Path, capsys: pytest.Ca
     assert "version" not in error
     out = ["--out", str(tmp_path / "out"), "--images", str(tmp_path / "a.png")]
     assert main(["export", str(tmp_path / "run"), "--to", "llava", *out]) == 0
-    assert "Equal on 1 images x 2 questions" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Equal on 1 images x 2 questions (ids, logits, writings, pixels, batches)" in said
+    assert f"Images: {image_backend()}, off our pixels by 0" in said
     assert (tmp_path / "out" / "model.safetensors").is_file()
     assert main(["export", str(tmp_path / "run"), "--to", "blip2", *out]) == MISTAKE
     assert "It can go out as 'llava'" in capsys.readouterr().err

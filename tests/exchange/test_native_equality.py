@@ -40,6 +40,7 @@ CASES: dict[str, tuple[str, Any, int]] = {
     "blip2-llama": ("Blip2ForConditionalGeneration", tiny.blip2(tiny.llama()), 5),
     "blip2-t5": ("Blip2ForConditionalGeneration", tiny.blip2(tiny.t5()), 5),
     "instructblip-opt": ("InstructBlipForConditionalGeneration", tiny.instructblip(tiny.opt()), 5),
+    "instructblip-llama": ("InstructBlipForConditionalGeneration", tiny.instructblip(tiny.llama()), 5),
     "instructblip-t5": ("InstructBlipForConditionalGeneration", tiny.instructblip(tiny.t5()), 5),
 }
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
@@ -149,10 +150,10 @@ def test_connector_outputs_are_equal(pair: Pair) -> None:
     torch.testing.assert_close(placed.tokens, native_features(pair, given), **CLOSE)
 
 
-@pytest.mark.parametrize("padding", ["none", "left", "right"])
-def test_logits_are_equal(pair: Pair, padding: str) -> None:
-    batch, given = inputs(pair, padding)
-    start = decoder_ids(pair, 2)
+@pytest.mark.parametrize(("padding", "rows"), [("none", 1), ("none", 2), ("left", 2), ("right", 2)])
+def test_logits_are_equal(pair: Pair, padding: str, rows: int) -> None:
+    batch, given = inputs(pair, padding, rows)
+    start = decoder_ids(pair, rows)
     mine, theirs = logits(pair.ours, batch, start), native_logits(pair, given, start)
     real = batch.mask if start is None else torch.ones_like(start).bool()
     torch.testing.assert_close(mine[real], theirs[real], **CLOSE)
@@ -180,10 +181,11 @@ def test_greedy_writings_are_equal(pair: Pair, rows: int) -> None:
     assert any(mine)
 
 
-def test_beam_search_is_equal(pair: Pair) -> None:
+@pytest.mark.parametrize("rows", [1, 2])
+def test_beam_search_is_equal(pair: Pair, rows: int) -> None:
     if not pair.in_front:
         pytest.skip("beam search is compared for the classes with a soft prompt")
-    batch, given = inputs(pair, "left")
+    batch, given = inputs(pair, "left", rows)
     assert written(pair, batch, Generation(max_new_tokens=6, num_beams=3)) == native_written(pair, given, 3)
 
 

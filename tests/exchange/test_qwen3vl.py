@@ -4,8 +4,10 @@ The whole class cannot be imported: its tower takes rotary positions at any size
 ones. So its tower makes the features, and its language model gets plain positions, where both kinds are the same.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import torch
 import transformers
 from einops import rearrange
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from isthmus.connectors.key_map import load_official
 from isthmus.connectors.qwen3vl_mergers import QWEN3VL_KEYS, Qwen3VlConfig, Qwen3VlMergers
 from isthmus.features import Features, FeatureShape, Grid, LLMShape
-from isthmus.llms import AddVisual, CausalLM
+from isthmus.llms import AddVisual, CausalLM, Generation, LanguageModel
 
 GRID = Grid(1, 4, 6)
 LEVELS = (0, 1)
@@ -85,6 +87,18 @@ def seen(model: transformers.Qwen3VLForConditionalGeneration) -> tuple[Features,
     )
 
 
+def language_model(model: transformers.Qwen3VLForConditionalGeneration, root: Path) -> LanguageModel:
+    """The class's language model as one of ours, with plain positions."""
+    plain = transformers.Qwen3ForCausalLM(
+        transformers.Qwen3Config(**TEXT, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
+    )
+    text = {f"model.{key}": value for key, value in model.model.language_model.state_dict().items()}
+    plain.load_state_dict(text | {"lm_head.weight": model.lm_head.weight})
+    plain.save_pretrained(root / "llm")
+    byte_tokenizer().save_pretrained(root / "llm")
+    return CausalLM(name=str(root / "llm"), max_tokens=64).build()
+
+
 def test_mergers_and_deepstack_are_equal(tmp_path: Path) -> None:
     model = native()
     features, merged, deeper = seen(model)
@@ -99,15 +113,7 @@ def test_mergers_and_deepstack_are_equal(tmp_path: Path) -> None:
     for level, theirs in zip(mine.levels, deeper, strict=True):
         torch.testing.assert_close(level[0], theirs, atol=1e-5, rtol=1e-5)
 
-    plain = transformers.Qwen3ForCausalLM(
-        transformers.Qwen3Config(**TEXT, rope_parameters={"rope_type": "default", "rope_theta": 1e4})
-    )
-    text = {f"model.{key}": value for key, value in model.model.language_model.state_dict().items()}
-    plain.load_state_dict(text | {"lm_head.weight": model.lm_head.weight})
-    plain.save_pretrained(tmp_path / "llm")
-    byte_tokenizer().save_pretrained(tmp_path / "llm")
-    llm = CausalLM(name=str(tmp_path / "llm"), max_tokens=64).build()
-
+    llm = language_model(model, tmp_path)
     ids = torch.randint(5, 250, (1, 12))
     visual = torch.zeros(1, 12, dtype=torch.bool)
     visual[:, 3 : 3 + len(merged)] = True
@@ -125,3 +131,77 @@ def test_mergers_and_deepstack_are_equal(tmp_path: Path) -> None:
         without = llm.model(inputs_embeds=embedded).logits
     torch.testing.assert_close(said, wanted, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(without, wanted, atol=1e-2)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Two prompts of 14 and 11 tokens with visual tokens of their own, padded on one side."""
+
+    ids: Tensor
+    mask: Tensor
+    visual: Tensor
+    merged: Tensor
+    deeper: list[Tensor]
+
+    def embed(self, llm: LanguageModel) -> Tensor:
+        return llm.embed(self.ids).masked_scatter(self.visual[..., None], self.merged)
+
+    def theirs(self, model: transformers.Qwen3VLForConditionalGeneration, embedded: Tensor, new: int = 0) -> Tensor:
+        """The class's logits after `new` more tokens, which are embedded already."""
+        mask = torch.cat([self.mask, self.mask.new_ones(2, new)], dim=1)
+        places = (mask.cumsum(1) - 1).clamp(min=0)
+        hidden = model.model.language_model(
+            inputs_embeds=embedded.clone(),
+            attention_mask=mask,
+            position_ids=places.expand(3, *mask.shape),
+            visual_pos_masks=torch.cat([self.visual, self.visual.new_zeros(2, new)], dim=1),
+            deepstack_visual_embeds=self.deeper,
+        ).last_hidden_state
+        return model.lm_head(hidden)
+
+    def open_door(self, llm: LanguageModel) -> None:
+        llm.add_to_layers(AddVisual(visual=self.visual, deeper=tuple(self.deeper), layers=(1, 2)), 2)
+
+
+def padded(model: transformers.Qwen3VLForConditionalGeneration, side: str) -> Rows:
+    _, merged, deeper = seen(model)
+    count = len(merged)
+    ids = torch.randint(5, 250, (2, 14))
+    mask, visual = torch.ones(2, 14, dtype=torch.long), torch.zeros(2, 14, dtype=torch.bool)
+    mask[1, slice(0, 3) if side == "left" else slice(11, 14)] = 0
+    visual[0, 2 : 2 + count] = True
+    visual[1, 4 : 4 + count] = True
+    two = [torch.cat([one, -0.5 * one.flip(0)]).detach() for one in (merged, *deeper)]
+    return Rows(ids=ids, mask=mask, visual=visual, merged=two[0], deeper=two[1:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_padded_batch_is_equal(side: str, tmp_path: Path) -> None:
+    model = native()
+    rows, llm = padded(model, side), language_model(model, tmp_path)
+    embedded = rows.embed(llm)
+    wanted = rows.theirs(model, embedded)
+    rows.open_door(llm)
+    places = (rows.mask.cumsum(1) - 1).clamp(min=0)
+    said = llm.model(inputs_embeds=embedded, attention_mask=rows.mask, position_ids=places).logits
+    real = rows.mask.bool()
+    torch.testing.assert_close(said[real], wanted[real], atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_greedy_writings_of_a_padded_batch_are_equal(tmp_path: Path) -> None:
+    model = native()
+    rows, llm = padded(model, "left"), language_model(model, tmp_path)
+    embedded = rows.embed(llm)
+    sequence, wanted = embedded, []
+    for new in range(6):
+        wanted.append(rows.theirs(model, sequence, new)[:, -1].argmax(dim=-1))
+        sequence = torch.cat([sequence, llm.embed(wanted[-1][:, None])], dim=1)
+    theirs = torch.stack(wanted, dim=1).tolist()
+    assert all(2 not in row for row in theirs), "a row that ends early would be compared in part"
+    options = Generation(max_new_tokens=6)
+    rows.open_door(llm)
+    assert llm.generate(embedded, rows.ids, rows.mask.bool(), options) == theirs
+    llm.add_to_layers(None, 2)
+    assert llm.generate(embedded, rows.ids, rows.mask.bool(), options) != theirs

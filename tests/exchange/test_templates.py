@@ -74,6 +74,16 @@ def test_a_bounded_style_leaves_its_tokens_to_the_processor() -> None:
     assert chat_template(Bounded(style=Vicuna()), tokenizer) == chat_template(Vicuna(), tokenizer)
 
 
+@pytest.mark.parametrize("name", list(STYLES))
+def test_a_template_with_the_bounds_of_a_style(name: str) -> None:
+    tokenizer = byte_tokenizer(template=OWN)
+    style = Bounded(style=STYLES[name], before='<"{{a>', after="</a>")
+    turns = (Turn(role="user", text=f"{IMAGE_MARK}\nWhat?"),)
+    mine = said(style, turns, tokenizer, ask=True)
+    assert written(chat_template(style, tokenizer, bounds=True), turns, tokenizer, ask=True) == mine
+    assert '<"{{a><image></a>' in mine
+
+
 def test_the_prompt_as_text() -> None:
     assert prompt_text(QuestionAnswer(), "Why?", None) == "\nQuestion: Why? Answer:"
     assert prompt_text(QuestionAnswer(question="{}"), "Why?", None) == "\nWhy?"
