@@ -12,7 +12,7 @@ from torch import Tensor
 
 from isthmus.config import did_you_mean
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
-from isthmus.data.prompts import PromptStyle
+from isthmus.data.prompts import Bounded, PromptStyle
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.pixels import Fit
 from isthmus.exchange.folders import (
@@ -51,7 +51,7 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
     about = read_preprocessor(path)
     tokenizer = read_tokenizer(path)
     native = load_native(path, NATIVE[kind].class_name)
-    parts = NATIVE[kind].split(native, fit_of(about), NATIVE[kind].prompt if prompt is None else prompt)
+    parts = NATIVE[kind].split(native, fit_of(about), _usual_prompt(kind, tokenizer) if prompt is None else prompt)
     encoder = parts.model.encoder
     assert isinstance(encoder, VisionEncoder), "every class in NATIVE has one"
     check_ready(about, encoder.image_size)
@@ -71,6 +71,14 @@ def import_native(path: str | Path, folder: Path, *, prompt: PromptStyle | None 
     write_whole_folder(folder, fill)
     _name_folder(folder)
     return Imported(run=Run(folder), taken=_counts(parts), left=left)
+
+
+def _usual_prompt(kind: str, tokenizer: Any) -> PromptStyle:
+    """How the class is asked; without tokens around images where its tokenizer does not have them."""
+    prompt = NATIVE[kind].prompt
+    if isinstance(prompt, Bounded) and not {prompt.before, prompt.after} <= set(tokenizer.get_vocab()):
+        return prompt.style
+    return prompt
 
 
 def _kind_of(path: Path) -> str:

@@ -24,7 +24,7 @@ from isthmus.connectors.idefics2 import IDEFICS2_KEYS
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
 from isthmus.connectors.key_map import KeyMap
 from isthmus.connectors.qformer_keys import BLIP2_NATIVE, INSTRUCTBLIP_NATIVE, below, connector_part
-from isthmus.data.prompts import ChatTemplate, PromptStyle, QuestionAnswer, Vicuna
+from isthmus.data.prompts import Bounded, ChatTemplate, PromptStyle, QuestionAnswer, Vicuna
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.pixels import Fit
 from isthmus.encoders.tiles import AnyresTiles
@@ -207,8 +207,14 @@ NATIVE: dict[str, Native] = {
         split=_instructblip,
         prompt=QuestionAnswer(question="{}", after_images=""),
     ),
-    "internvl": Native(class_name="InternVLForConditionalGeneration", split=_internvl, prompt=ChatTemplate()),
-    "idefics2": Native(class_name="Idefics2ForConditionalGeneration", split=_idefics2, prompt=ChatTemplate()),
+    "internvl": Native(
+        class_name="InternVLForConditionalGeneration",
+        split=_internvl,
+        prompt=Bounded(style=ChatTemplate(), before="<img>", after="</img>"),
+    ),
+    "idefics2": Native(
+        class_name="Idefics2ForConditionalGeneration", split=_idefics2, prompt=Bounded(style=ChatTemplate())
+    ),
     "perception_lm": Native(
         class_name="PerceptionLMForConditionalGeneration", split=_perception, prompt=ChatTemplate()
     ),

@@ -42,7 +42,7 @@ def tiny_contrast() -> Stage:
         data: here: textbook figures, and scenes with exact truth of one to four things; a batch is of figures or of
             scenes, so that negatives are of the same kind
         validation: here: scenes; the chain asks held-out figures at its end
-        steps, epochs, batch_size, micro_batch_size, precision: here: seven minutes on two cores
+        steps, epochs, batch_size, micro_batch_size, precision: here: six minutes on two cores
         optimizer.peak_lr, schedule: here: higher for small models; at 1e-3 the queries become one
         optimizer.rates: here: higher for the words, as the bundled reader knows little of textbooks
         optimizer.clip_norm: here: without it the queries become one at the first large gradient
@@ -85,7 +85,7 @@ def tiny_stage1() -> Stage:
         name, start_from: here
         model, train, data, validation, seed, cached_views: as in blip2/tiny-contrast
         objectives: as in blip2/stage1
-        steps, epochs, batch_size, micro_batch_size, precision: here: three minutes on two cores
+        steps, epochs, batch_size, micro_batch_size, precision: here: a minute and a half on two cores
         optimizer, schedule: as in blip2/tiny-contrast
         optimizer.peak_lr, optimizer.rates: here: lower, as it goes on from there
         log_every, save_every, validate_every: here

@@ -18,12 +18,12 @@ from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import (
 
 from isthmus.cli.main import main
 from isthmus.data.images import FileImage
-from isthmus.data.prompts import QuestionAnswer
+from isthmus.data.prompts import Bounded, ChatTemplate, QuestionAnswer
 from isthmus.data.sample import Sample, Turn
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles import DynamicTiles, OneView
 from isthmus.exchange import export, import_native
-from isthmus.exchange.exporting import lacks
+from isthmus.exchange.goals import lacks
 from isthmus.exchange.importing import check_ready
 from isthmus.exchange.views import not_carried, tiles_of
 from isthmus.llms import Generation
@@ -132,3 +132,22 @@ def test_what_is_not_carried_over_is_named(kind: str, about: dict[str, Any], sai
 def test_tiles_of_another_size_than_the_tower_are_refused() -> None:
     with pytest.raises(ValueError, match="tile_size=32 before a tower for 16 px"):
         check_ready({**tiny.PREPROCESSOR, **PERCEPTION, "tile_size": 32}, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds"), [("internvl", ("<img>", "</img>")), ("idefics2", ("<fake_token_around_image>",))]
+)
+@pytest.mark.parametrize("known", [True, False])
+def test_tokens_around_images_are_written_where_the_tokenizer_has_them(
+    kind: str, bounds: tuple[str, ...], known: bool, tmp_path: Path
+) -> None:
+    configs = {"internvl": tiny.internvl, "idefics2": tiny.idefics2}
+    names = {"internvl": "InternVLForConditionalGeneration", "idefics2": "Idefics2ForConditionalGeneration"}
+    folder = native(names[kind], configs[kind](), INTERNVL if kind == "internvl" else IDEFICS2, tmp_path / "native")
+    if known:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+        tokenizer.add_tokens(list(bounds), special_tokens=True)
+        tokenizer.save_pretrained(folder)
+    prompt = import_native(folder, tmp_path / "run").run.model_config.prompt
+    wanted = Bounded(style=ChatTemplate(), before=bounds[0], after=bounds[-1]) if known else ChatTemplate()
+    assert prompt == wanted
