@@ -73,7 +73,8 @@ def _train_chain(command: commands.Train, rest: Sequence[str]) -> None:
 
 def _check_resume(command: commands.Train, rest: Sequence[str]) -> None:
     if command.recipe is not None or rest or command.out is not None:
-        raise ValueError("--resume FOLDER goes on with the stage in that folder: give no recipe, field or --out.")
+        came = f", {rest[0]!r} came.{did_you_mean(rest[0], commands.own_options('train'))}" if rest else "."
+        raise ValueError(f"--resume FOLDER goes on with the stage in that folder: give no recipe, field or --out{came}")
 
 
 def _check_out(command: commands.Train) -> None:

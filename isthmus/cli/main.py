@@ -42,7 +42,8 @@ def parse(argv: Sequence[str]) -> tuple[object, list[str]]:
     unnamed = getattr(command, "recipe", None) == EMPTY_PLACE
     if unnamed:
         command = replace(cast(Any, command), recipe=None)
-    if rest and (name not in WITH_FIELDS or (unnamed and not getattr(command, "shelf", False))):
+    alone = not getattr(command, "shelf", False) and getattr(command, "resume", None) is None
+    if rest and (name not in WITH_FIELDS or (unnamed and alone)):
         way = " Fields are those of a recipe: its name comes first." if unnamed else ""
         raise ValueError(
             f"`isthmus {name}` does not know {rest[0]!r}.{did_you_mean(rest[0], own_options(name))}{way} "

@@ -75,7 +75,10 @@ def test_the_module_is_the_command() -> None:
         (["cost", "--shelf", "--form"], "No field '--form'. Did you mean '--formulas'"),
         (["cost", "quickstart", "--fitt", "24GiB"], "No field '--fitt'. Did you mean '--fit' or"),
         (["train", "--resum", "there"], "`isthmus train` does not know '--resum'. Did you mean '--resume'"),
-        (["train", "--resume", "there", "--shrad"], "`isthmus train` does not know '--shrad'. Did you mean '--shard'"),
+        (
+            ["train", "--resume", "there", "--shrad"],
+            "no recipe, field or --out, '--shrad' came. Did you mean '--shard'",
+        ),
         (["import", "there", "--to", "run", "--recip", "x"], "give --recipe. Did you mean '--recipe'"),
         (["check", "quickstart", "--scna", "5"], "No field '--scna'. Did you mean '--scan'"),
         (["evaluate", "somewhere", "--num", "0"], "--num 0 asks nothing: give 1 or more"),
