@@ -22,9 +22,17 @@ def act(command: object, rest: Sequence[str]) -> None:
 
 def train(command: commands.Train, rest: Sequence[str]) -> None:
     """Train a recipe's stage or a chain of them, or go on with a run."""
+    from torch import distributed
+
     if command.recipe in CHAINS or (command.resume is not None and (command.resume / "chain.json").is_file()):
         _train_chain(command, rest)
-        return
+    else:
+        _train_stage(command, rest)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()  # its threads must not outlive the work: that ends a process with an abort
+
+
+def _train_stage(command: commands.Train, rest: Sequence[str]) -> None:
     from isthmus.cli.stages import how_to_ask, run_options, saved_stage
     from isthmus.runs import new_run_folder
     from isthmus.train.loop import train as run_training

@@ -79,8 +79,8 @@ def test_a_new_connector_is_one_file_and_two_lines(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     shutil.copy(tests.parent / "pyproject.toml", tmp_path)
     shutil.copy(tests / "connectors" / "test_every_connector.py", tmp_path / "tests")
-    hook = 'from jaxtyping import install_import_hook\n\ninstall_import_hook("isthmus", "beartype.beartype")\n'
-    (tmp_path / "tests" / "conftest.py").write_text(hook, encoding="utf-8")
+    for name in ("conftest.py", "oracle_files.py"):
+        shutil.copy(tests / name, tmp_path / "tests")
     (tmp_path / "tests" / "test_named.py").write_text(NAMED, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "tests", "-k", "row-pool or row_pool"],

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from test_tiled_training import tiled
 from tiny_models import save_model
 from tiny_stage import Swatches, tiny_stage
+from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from isthmus.adapters import Lora
@@ -142,3 +143,4 @@ if __name__ == "__main__":
     os.environ["ISTHMUS_CACHE"] = str(models / "cache")
     for one in sys.argv[3:]:
         run_job(models, root, one)
+    distributed.destroy_process_group()

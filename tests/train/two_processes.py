@@ -8,6 +8,7 @@ from pathlib import Path
 from medley import medley_stage
 from tiny_stage import Swatches, tiny_stage
 from tiny_stage1 import tiny_stage1
+from torch import distributed
 
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
@@ -49,3 +50,4 @@ if __name__ == "__main__":
     models, run, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     os.environ["ISTHMUS_CACHE"] = str(models / "cache")
     train(stage_of(models, kind), run, progress=False)
+    distributed.destroy_process_group()
