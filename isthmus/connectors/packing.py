@@ -23,6 +23,11 @@ class Packing:
             return None
         return Packing(places=mask.flatten().nonzero()[:, 0], rows=mask.shape[0], length=mask.shape[1])
 
+    @staticmethod
+    def whole(mask: Bool[Tensor, "rows length"]) -> "Packing":
+        """Every place counted as a real token: rows one after another, as wide as they are."""
+        return Packing(places=torch.arange(mask.numel(), device=mask.device), rows=mask.shape[0], length=mask.shape[1])
+
     def pack(self, padded: Float[Tensor, "rows length width"]) -> Float[Tensor, "tokens width"]:
         """The real tokens, one after another."""
         return padded.flatten(0, 1).index_select(0, self.places)

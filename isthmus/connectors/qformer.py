@@ -280,6 +280,31 @@ class QFormer(Connector):
             words = packing.unpack(words)
         return Read(queries=queries, text=None if told == "none" else words, past=tuple(kept))
 
+    def tell(
+        self, contrast: Text, write: Text, past: Read
+    ) -> tuple[Float[Tensor, "rows 1 width"], Float[Tensor, "rows length width"]]:
+        """Texts alone, told at their first token, and causal texts over the queries of `past`, in one pass of both.
+
+        As `read` with `uni-modal`, `packed` and `told="first"`, and with `causal`, `packed` and `past`; only dropout
+        draws otherwise. Raises ValueError as `read`.
+        """
+        self._check(None, contrast, "uni-modal", None, None)
+        _owners(write, None, self._check(None, write, "causal", None, past), paired=True)
+        packings = [Packing.of(one.mask) or Packing.whole(one.mask) for one in (contrast, write)]
+        sights = [
+            Sight(pattern="uni-modal", text=contrast.mask, packing=packings[0]),
+            Sight(pattern="causal", text=write.mask, packing=packings[1]),
+        ]
+        words = [one.pack(self._embed(text)) for one, text in zip(packings, (contrast, write), strict=True)]
+        *layers, last = self._stack()
+        told = torch.cat(words)
+        for layer, seen in zip(layers, past.past[:-1], strict=True):
+            told = layer.tell(told, sights, (None, seen))
+        first, all_of = torch.split(told, [len(one.places) for one in packings])
+        _, first, _ = last(None, first, sights[0], None, None, told="first")
+        _, all_of, _ = last(None, all_of, sights[1], None, past.past[-1])
+        return first, packings[1].unpack(all_of)
+
     def look(self, features: Features, *, rows: int | None = None) -> Looked:
         """The images' cross-attention keys and values a layer, for any number of passes.
 

@@ -4,6 +4,7 @@ Queries and text are kept as two streams. Which stream may see which is said by 
 padding and, for a causal text, later tokens; so no pass computes what its mask would throw away.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,22 +94,33 @@ class Attention(nn.Module):
         arrange: Packing | Groups | None = None,
     ) -> Float[Tensor, "*all width"]:
         """`hidden` after looking at `pair`. It may be packed, or its rows grouped by the image they look at."""
-        dropout = self.dropout.p if self.training else 0.0
         query = self.query(hidden)
         if isinstance(arrange, Packing):
-            query = arrange.unpack(query)
+            seen = arrange.pack(self.see(arrange.unpack(query), pair, mask))
         elif arrange is not None:
-            query = arrange.gather(query)
-        if isinstance(pair, Unprojected):
-            seen = attend_unprojected(query, pair, self.key, self.value, heads=self.heads, mask=mask, dropout=dropout)
+            seen = arrange.scatter(self.see(arrange.gather(query), pair, mask))
         else:
-            seen = attend(query, *pair, heads=self.heads, mask=mask, dropout=dropout)
-        if isinstance(arrange, Packing):
-            seen = arrange.pack(seen)
-        elif arrange is not None:
-            seen = arrange.scatter(seen)
-        looked: Tensor = self.norm(hidden + self.dropout(self.out(seen)))
-        return looked
+            seen = self.see(query, pair, mask)
+        return self.settle(hidden, seen)
+
+    def see(
+        self,
+        query: Float[Tensor, "rows places width"],
+        pair: Source,
+        mask: Bool[Tensor, "#rows #places sources"] | None,
+    ) -> Float[Tensor, "rows places width"]:
+        """What projected queries find."""
+        dropout = self.dropout.p if self.training else 0.0
+        if isinstance(pair, Unprojected):
+            return attend_unprojected(query, pair, self.key, self.value, heads=self.heads, mask=mask, dropout=dropout)
+        return attend(query, *pair, heads=self.heads, mask=mask, dropout=dropout)
+
+    def settle(
+        self, hidden: Float[Tensor, "*all width"], seen: Float[Tensor, "*all width"]
+    ) -> Float[Tensor, "*all width"]:
+        """`hidden` with what it found: output projection, dropout, residual, LayerNorm."""
+        settled: Tensor = self.norm(hidden + self.dropout(self.out(seen)))
+        return settled
 
 
 class FeedForward(nn.Module):
@@ -175,6 +187,23 @@ class QFormerLayer(nn.Module):
                 new_text = self.text_ffn(self.attention(first, pair, mask[:, :1]))
         return new_queries, new_text, own
 
+    def tell(
+        self, texts: Float[Tensor, "tokens width"], sights: Sequence[Sight], pasts: Sequence[Pair | None]
+    ) -> Float[Tensor, "tokens width"]:
+        """Texts of several passes without queries of their own, packed one after another, each with its own sight.
+
+        Every matrix meets them all at once, which costs its weights and their gradients one trip, not one a pass.
+        """
+        attention, apart = self.attention, [len(_packed(sight).places) for sight in sights]
+        projected = (attention.query(texts), *attention.pair(texts))
+        found = []
+        for sight, past, *strand in zip(sights, pasts, *(torch.split(one, apart) for one in projected), strict=True):
+            query, key, value = (_packed(sight).unpack(one) for one in strand)
+            found.append(_packed(sight).pack(attention.see(query, *_text_view(past, (key, value), sight))))
+        assert self.text_ffn is not None
+        told: Tensor = self.text_ffn(attention.settle(texts, torch.cat(found)))
+        return told
+
     def _query_view(self, own: Pair, words: Pair | None, sight: Sight) -> tuple[Pair, Tensor | None]:
         """Queries see queries; in a bidirectional pass the text as well."""
         if sight.pattern != "bidirectional" or words is None:
@@ -193,6 +222,11 @@ def _text_view(own: Pair | None, words: Pair, sight: Sight) -> tuple[Pair, Tenso
     if sight.pattern == "causal" and sight.owner is not None:
         own = own[0][sight.owner], own[1][sight.owner]
     return _joined(own, words), _with_queries(own, mask)
+
+
+def _packed(sight: Sight) -> Packing:
+    assert sight.packing is not None, "texts of several passes come packed"
+    return sight.packing
 
 
 def _padding(sight: Sight) -> Tensor:

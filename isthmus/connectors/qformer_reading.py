@@ -25,7 +25,8 @@ class QFormerReading:
         self.module, self.heads = module, module.heads
         self.given, self.told = features, captions
         self.joint: Read | None = None
-        self.writes = False
+        self.expected: set[Part] = set()
+        self.apart = False
 
     @property
     def captions(self) -> Captions:
@@ -51,7 +52,7 @@ class QFormerReading:
         assert self.module.words is not None
         told = self.captions
         texts = [told.contrast, told.match, told.write, *([told.negatives] if told.negatives is not None else [])]
-        return Vocabulary(self.module.words.weight, texts, writes=self.writes)
+        return Vocabulary(self.module.words.weight, texts, writes="write" in self.expected)
 
     @cached_property
     def queries(self) -> Read:
@@ -59,23 +60,43 @@ class QFormerReading:
         return self.module.read(self.looked, None, mask="uni-modal")
 
     @cached_property
-    def words(self) -> Read:
-        """The captions' own pass, told at their first token."""
+    def words(self) -> Tensor:
+        """The captions' own pass, told at their first token, [rows, 1, width]."""
+        if self.together:
+            return self.both[0]
         text = self.vocabulary.of(self.captions.contrast)
-        return self.module.read(None, text, mask="uni-modal", packed=True, told="first")
+        words = self.module.read(None, text, mask="uni-modal", packed=True, told="first").text
+        assert words is not None
+        return words
 
     @cached_property
     def written(self) -> Tensor:
         """The captions' pass over the cached queries without each one's last token, [rows, length - 1, width]."""
-        write = self.captions.write
-        before = Text(ids=write.ids[:, :-1], mask=write.mask[:, :-1] & write.mask[:, 1:])
-        told = self.module.read(None, self.vocabulary.of(before), mask="causal", past=self.queries, packed=True).text
-        assert told is not None
-        return told
+        if self.together:
+            return self.both[1]
+        text = self.vocabulary.of(_before_last(self.captions.write))
+        written = self.module.read(None, text, mask="causal", past=self.queries, packed=True).text
+        assert written is not None
+        return written
 
-    def expect(self, part: Part, text: Text | None = None) -> None:
-        """Every part is a pass of its own here; one that writes shares the word matrix with those that read."""
-        self.writes |= part == "write"
+    @cached_property
+    def both(self) -> tuple[Tensor, Tensor]:
+        """`words` and `written` by one pass."""
+        alone, written = self.captions.contrast, _before_last(self.captions.write)
+        return self.module.tell(self.vocabulary.of(alone), self.vocabulary.of(written), self.queries)
+
+    @property
+    def together(self) -> bool:
+        """Whether captions are read alone and written in one pass."""
+        return {"contrast", "write"} <= self.expected and not self.apart
+
+    def expect(self, part: Part, text: Text | None = None, *, alone: bool = False) -> None:
+        """Contrast and writing become one pass of texts, unless one is to stay alone; see `Reading`.
+
+        A part that writes shares the word matrix with those that read.
+        """
+        self.expected.add(part)
+        self.apart |= alone
 
     def images(self, vectors: Vectors) -> Tensor:
         """One vector a query. Raises ValueError for other vectors than those of the queries."""
@@ -88,8 +109,7 @@ class QFormerReading:
 
     def texts(self) -> Tensor:
         """One vector a caption."""
-        assert self.words.text is not None
-        return self.heads.text_vectors(self.words.text)
+        return self.heads.text_vectors(self.words)
 
     def scale(self) -> Tensor:
         """One over the temperature."""
@@ -115,6 +135,11 @@ class QFormerReading:
         """Logits and ids at the supervised places."""
         places, ids = supervised(self.captions)
         return self.heads.write(self.written[places], self.vocabulary.weight), ids
+
+
+def _before_last(text: Text) -> Text:
+    """Each row without its last token, which has nothing to predict."""
+    return Text(ids=text.ids[:, :-1], mask=text.mask[:, :-1] & text.mask[:, 1:])
 
 
 def _joined(first: Looked, second: Looked) -> Looked:

@@ -40,8 +40,8 @@ class QLlamaReading:
         assert self.own is not None, "texts are asked for, but none came"
         return self.own
 
-    def expect(self, part: Part, text: Text | None = None) -> None:
-        """Say that a part will be asked for; see `Reading`."""
+    def expect(self, part: Part, text: Text | None = None, *, alone: bool = False) -> None:
+        """Say that a part will be asked for; see `Reading`. There is no dropout for which one should stay alone."""
         own = {"contrast": self.captions.contrast, "write": self.captions.write, "match": self.captions.match}
         self.expected[part] = own[part] if text is None else text
 

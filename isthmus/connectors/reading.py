@@ -54,10 +54,11 @@ class Passes:
 class Reading(Protocol):
     """Images and captions of one batch, row by row."""
 
-    def expect(self, part: Part, text: Text | None = None) -> None:
+    def expect(self, part: Part, text: Text | None = None, *, alone: bool = False) -> None:
         """Say before anything is asked that a part will be, for match with its pairs' text (one row an image, or more).
 
-        A connector that reads all parts in one pass then needs one pass; others pay no heed.
+        Connectors that read several parts in one pass then need one. `alone`: dropout must draw for this part what it
+        draws where no other is expected.
         """
         ...
 

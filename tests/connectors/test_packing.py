@@ -90,3 +90,58 @@ def test_the_first_token_alone_is_told_as_among_all(pattern: str, packed: bool) 
         found.append((first, {name: one.grad for name, one in module.named_parameters() if one.grad is not None}))
     for plain, short in zip(*found, strict=True):
         torch.testing.assert_close(short, plain, atol=1e-11, rtol=1e-9)
+
+
+@pytest.mark.parametrize("lengths", [((4, 2, 3), (3, 1, 2)), ((4, 4, 4), (4, 4, 4)), ((3, 2), (1, 2))])
+def test_texts_alone_and_written_by_one_pass_are_those_of_two(lengths: tuple[tuple[int, ...], ...]) -> None:
+    torch.manual_seed(3)
+    module = CONFIG.build_alone(SOURCE).double().train()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    rows = len(lengths[0])
+    image = Features(tokens=torch.randn(rows, 5, 6, dtype=torch.float64), grid=SOURCE.grid)
+    alone, write = (
+        Text(ids=torch.randint(1, 20, (rows, 4)), mask=torch.arange(4)[None] < torch.tensor(some)[:, None])
+        for some in lengths
+    )
+    found = []
+    for together in (False, True):
+        module.zero_grad()
+        past = module.read(image, None, mask="uni-modal")
+        if together:
+            first, written = module.tell(alone, write, past)
+        else:
+            first = module.read(None, alone, mask="uni-modal", packed=True, told="first").text
+            written = module.read(None, write, mask="causal", past=past, packed=True).text
+        (first.sin().sum() + (written.cos() * torch.arange(8.0)).sum()).backward()
+        slopes = {name: weight.grad for name, weight in module.named_parameters() if weight.grad is not None}
+        found.append((first, written, slopes))
+    for apart, one in zip(*found, strict=True):
+        torch.testing.assert_close(one, apart, atol=1e-11, rtol=1e-9)
+
+
+def test_a_text_told_with_another_never_sees_it_nor_the_image() -> None:
+    torch.manual_seed(3)
+    module = CONFIG.build_alone(SOURCE).double().eval()
+    tokens = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    ids, mask = torch.tensor([[3, 4, 5], [6, 7, 8]]), torch.tensor([[True, True, True], [True, True, False]])
+    told = []
+    for word in (9, 10):
+        other = Text(ids=torch.full_like(ids, word), mask=mask)
+        past = module.read(Features(tokens=tokens, grid=SOURCE.grid), None, mask="uni-modal")
+        told.append(module.tell(Text(ids=ids, mask=mask), other, past))
+    assert torch.equal(told[0][0], told[1][0])
+    assert not torch.equal(told[0][1], told[1][1])
+    slope = torch.autograd.grad(told[0][0].square().sum(), tokens, retain_graph=True, materialize_grads=True)[0]
+    assert not bool(slope.any())
+    assert bool(torch.autograd.grad(told[0][1].square().sum(), tokens)[0].any())
+
+
+def test_what_is_told_together_is_refused_as_what_is_read() -> None:
+    module = CONFIG.build_alone(SOURCE)
+    text = Text(ids=torch.ones(2, 3, dtype=torch.long), mask=torch.ones(2, 3, dtype=torch.bool))
+    past = module.read(Features(tokens=torch.randn(3, 5, 6), grid=SOURCE.grid), None, mask="uni-modal")
+    with pytest.raises(ValueError, match="2 texts came with 3 feature rows"):
+        module.tell(text, text, past)
+    with pytest.raises(ValueError, match="A past reading"):
+        module.tell(text, text, module.read(None, text, mask="uni-modal"))

@@ -124,6 +124,8 @@ def run(
     itc, itm, itg = ITC(gradients=gradients, same_image=same), ITM(same_image=same), ITG()
     shared = Shared(Alone(module), batch)
     counts = {**itc.counts(batch), **itm.counts(batch), **itg.counts(batch)}
+    for objective in (itc, itm, itg):
+        objective.prepare(shared)
     compared = shared.compare("queries", gradients)
     weights_t2i, weights_i2t = itm.chances(shared)
     images, texts = given["itm_negative_image_index"], given["itm_negative_text_index"]

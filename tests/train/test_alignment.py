@@ -20,7 +20,7 @@ from isthmus.runs import Run
 from isthmus.train.loop import train
 from isthmus.train.objectives import ITC, ITG, ITM, NextToken
 from isthmus.train.objectives.shared import Shared
-from isthmus.train.objectives.whole import parts_of
+from isthmus.train.objectives.whole import parts_of, read_vectors
 from isthmus.train.setup import Losses
 from isthmus.train.stage import AdamW
 
@@ -211,6 +211,23 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(root: Path, objectiv
     assert losses[0].keys() == losses[1].keys()
     torch.testing.assert_close(losses[1], losses[0], atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(slopes[1], slopes[0], atol=1e-9, rtol=1e-9)
+
+
+def test_a_micro_batch_read_again_draws_the_same_dropout(root: Path) -> None:
+    model = VisionLanguageModel(tiny_model(root, dropout=0.4), with_encoder=False).train()
+    batch = batch_of(model, captioned(*FOUR))
+    objectives = (ITC(), ITM(), ITG())
+    told = []
+    for announced, again in (((), True), (objectives, True), (objectives, False)):
+        shared = Shared(model, batch)
+        for one in announced:
+            one.prepare(shared)
+        torch.manual_seed(5)
+        if again:
+            read_vectors(shared, objectives)
+        told.append((shared.reading.images("queries"), shared.reading.texts()))
+    assert all(torch.equal(one, other) for one, other in zip(told[0], told[1], strict=True))
+    assert not torch.equal(told[2][1], told[0][1])  # read together with what is written
 
 
 def in_double(batch: Batch) -> Batch:

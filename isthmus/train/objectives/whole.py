@@ -60,6 +60,7 @@ def read_vectors(shared: Shared, objectives: Sequence[Objective]) -> None:
     """Read what is compared before all else, as the pass without gradient did, so that dropout draws the same."""
     for one in objectives:
         if isinstance(one, ITC):
+            shared.reading.expect("contrast", alone=True)
             shared.reading.images(one.vectors)
             shared.reading.texts()
 
