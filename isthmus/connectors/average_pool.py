@@ -7,13 +7,10 @@ Differs: grids need not be square, and each frame of a clip is pooled by itself.
 
 from dataclasses import dataclass
 
-from einops import rearrange
-from torch.nn import functional
-
 from isthmus.connectors.base import Connector, ConnectorConfig
 from isthmus.connectors.fit import check_depth, check_features, check_patches_only
 from isthmus.connectors.key_map import Entry, KeyMap
-from isthmus.connectors.maps import Side, check_side, rows_columns
+from isthmus.connectors.maps import Side, check_side, pool, rows_columns, to_maps, to_tokens
 from isthmus.connectors.mlp import make_mlp, mlp_flops, mlp_parameters
 from isthmus.features import Features, FeatureShape, Grid, LLMShape, VisualTokens
 
@@ -79,12 +76,5 @@ class AveragePool(Connector):
         """Pools each frame, then projects. Raises ValueError when the grid is smaller than the pooled one."""
         check_features(self, features, self.in_dim)
         self.config.num_tokens(features.grid)
-        frames, rows, columns = features.grid
-        maps = rearrange(features.patches, "views (t h w) c -> (views t) c h w", t=frames, h=rows, w=columns)
-        high, wide = rows_columns(self.config.side)
-        if rows % high == 0 and columns % wide == 0:
-            pooled = functional.avg_pool2d(maps, (rows // high, columns // wide))
-        else:
-            pooled = functional.adaptive_avg_pool2d(maps, (high, wide))
-        tokens = rearrange(pooled, "(views t) c h w -> views (t h w) c", t=frames)
-        return VisualTokens(self.project(tokens))
+        maps = pool(to_maps(features.patches, features.grid), *rows_columns(self.config.side))
+        return VisualTokens(self.project(to_tokens(maps, features.grid.frames)))

@@ -7,7 +7,7 @@ layer and a norm over channels needs no transposition; the depthwise convolution
 from collections.abc import Callable
 
 import torch
-from einops import rearrange, reduce
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
@@ -62,11 +62,12 @@ def pool(maps: Float[Tensor, "maps h w c"], rows: int, columns: int) -> Float[Te
     height, width = maps.shape[1:3]
     if (height, width) == (rows, columns):
         return maps
+    first = rearrange(maps, "maps h w c -> maps c h w")
     if height % rows == 0 and width % columns == 0:
-        pooled: Tensor = reduce(maps, "maps (h a) (w b) c -> maps h w c", "mean", h=rows, w=columns)
-        return pooled
-    adapted = functional.adaptive_avg_pool2d(rearrange(maps, "maps h w c -> maps c h w"), (rows, columns))
-    last: Tensor = rearrange(adapted, "maps c h w -> maps h w c")
+        pooled = functional.avg_pool2d(first, (height // rows, width // columns))
+    else:
+        pooled = functional.adaptive_avg_pool2d(first, (rows, columns))
+    last: Tensor = rearrange(pooled, "maps c h w -> maps h w c")
     return last
 
 
