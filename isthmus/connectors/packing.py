@@ -74,11 +74,13 @@ class Groups:
     def gather(self, rows: Float[Tensor, "rows queries width"]) -> Float[Tensor, "views all_queries width"]:
         """The queries of an image's rows one after another."""
         most = self.rows.shape[1]
-        gathered: Tensor = rearrange(rows[self.rows.flatten()], "(views most) q c -> views (most q) c", most=most)
+        gathered: Tensor = rearrange(
+            rows.index_select(0, self.rows.flatten()), "(views most) q c -> views (most q) c", most=most
+        )
         return gathered
 
     def scatter(self, grouped: Float[Tensor, "views all_queries width"]) -> Float[Tensor, "rows queries width"]:
         """The rows as they were."""
         most = self.rows.shape[1]
         apart: Tensor = rearrange(grouped, "views (most q) c -> (views most) q c", most=most)
-        return apart[self.places]
+        return apart.index_select(0, self.places)
