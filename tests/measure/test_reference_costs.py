@@ -102,6 +102,13 @@ def test_what_one_position_costs(tmp_path: Path, name: str, products: int, kv: i
     assert llm.kv_bytes(1) == kv
 
 
+def test_prefill_is_products_with_weights_and_attention(tmp_path: Path) -> None:
+    tokens = 13_312  # InternVL-1.5's 13 views without pixel shuffle
+    products = tokens * 37_446_746_112
+    assert products == 498_491_084_242_944
+    assert language_model("internlm2-20b", tmp_path).flops(tokens) - products == 209_044_648_230_912
+
+
 def test_a_decoded_token_pays_for_every_visual_one(tmp_path: Path) -> None:
     llm = language_model("lmsys/vicuna-7b-v1.5", tmp_path)
     layers, width, visual = 32, 4_096, 576
@@ -133,6 +140,7 @@ def test_deepstack_costs_the_encoder_and_the_projector_alone() -> None:
     bill = cost(stacked, image=(672, 672), text_tokens=0)
     assert (bill.views, bill.visual_tokens) == (5, 576)
     assert (bill.prefill_flops, bill.kv_bytes) == (9_664_691_404_800, 301_989_888)
+    assert len(stacked.arrange.added_before()) * bill.visual_tokens * 4_096 == 9_437_184  # numbers that are added
 
 
 def test_deepstack_hd_reads_2880_positions_and_stacks_four_times_as_many() -> None:
@@ -179,6 +187,10 @@ def test_internvit_of_six_billion(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(numbers))
     encoder = VisionEncoder(name=str(tmp_path), image_size=448, tiles=DynamicTiles(min_tiles=12, max_tiles=12))
     assert encoder.flops() == 11_944_693_516_800
+    (tmp_path / "shorter").mkdir()
+    (tmp_path / "shorter" / "config.json").write_text(json.dumps({**numbers, "num_hidden_layers": 44}))
+    block = encoder.flops() - replace(encoder, name=str(tmp_path / "shorter")).flops()
+    assert block == 2 * 1_025 * 122_880_000 + 4 * 1_025**2 * 3_200
     model = Model(encoder=encoder, connector=PixelShuffleConfig(), llm=language_model("internlm2-20b", tmp_path))
     bill = cost(model, image=(1_600, 1_200), text_tokens=0)
     assert (bill.encoder.flops, bill.llm.flops) == (13 * 11_944_693_516_800, 137_688_061_575_168)
