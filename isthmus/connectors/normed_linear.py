@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from isthmus.connectors.rounding import rounded
+
 
 def standardised(tokens: Tensor, norm: nn.LayerNorm) -> Tensor | None:
     """Features that need no gradient, before gain and shift; norms of one epsilon share them. `None` for others."""
@@ -39,9 +41,7 @@ class _NormedLinears(torch.autograd.Function):
     def forward(ctx: Any, plain: Tensor, gain: Tensor, shift: Tensor, *weights: Any) -> tuple[Tensor, ...]:
         ctx.save_for_backward(plain, gain, shift, *weights[::2])
         ctx.biased = [bias is not None for bias in weights[1::2]]
-        seen = torch.addcmul(shift, plain, gain)
-        if not seen.is_meta and torch.is_autocast_enabled(seen.device.type):  # rounded once, not once a layer
-            seen = seen.to(torch.get_autocast_dtype(seen.device.type))
+        seen = rounded(torch.addcmul(shift, plain, gain))
         return tuple(
             nn.functional.linear(seen, weight, bias) for weight, bias in zip(weights[::2], weights[1::2], strict=True)
         )

@@ -1,11 +1,14 @@
 """Work that is not done twice, nor for nothing: tokens without padding, and rows that look at one image together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from isthmus.features import Text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +87,19 @@ class Groups:
         most = self.rows.shape[1]
         apart: Tensor = rearrange(grouped, "views (most q) c -> (views most) q c", most=most)
         return apart.index_select(0, self.places)
+
+
+def owners_of(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool) -> Tensor | None:
+    """The feature row of each text row. Raises ValueError when they do not match."""
+    rows = text.ids.shape[0]
+    if not paired:
+        return None
+    if owner is None:
+        if rows != views:
+            raise ValueError(f"{rows} texts came with {views} feature rows: say with owner which row each text reads.")
+        return None
+    if len(owner) != rows or not all(0 <= one < views for one in owner):
+        raise ValueError(
+            f"owner must name one of {views} feature rows for each of {rows} texts, but it is {list(owner)}."
+        )
+    return torch.tensor(owner, dtype=torch.long, device=text.ids.device)

@@ -19,7 +19,7 @@ from isthmus.connectors.base import CaptionForm, Connector, ConnectorConfig
 from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.fit import check_counts, check_dropout, check_heads, check_no_levels, check_widths
 from isthmus.connectors.normed_linear import normed_linears
-from isthmus.connectors.packing import Groups, Packing
+from isthmus.connectors.packing import Groups, Packing, owners_of
 from isthmus.connectors.qformer_costs import qformer_passes
 from isthmus.connectors.qformer_heads import AlignmentHeads
 from isthmus.connectors.qformer_layers import NORM_EPS, Looked, Pair, Pattern, QFormerLayer, Sight, Source, Told
@@ -252,7 +252,7 @@ class QFormer(Connector):
             ValueError: nothing to read, text without a text side, or owners and rows that do not match.
         """
         views = self._check(features, text, mask, owner, past)
-        rows = None if text is None else _owners(text, owner, views, paired=mask != "uni-modal")
+        rows = None if text is None else owners_of(text, owner, views, paired=mask != "uni-modal")
         sight = Sight(pattern=mask, text=None if text is None else text.mask, owner=rows)
         queries: Tensor | None = None
         pairs: list[Source | None] = [None] * len(self.layers)
@@ -289,7 +289,7 @@ class QFormer(Connector):
         draws otherwise. Raises ValueError as `read`.
         """
         self._check(None, contrast, "uni-modal", None, None)
-        _owners(write, None, self._check(None, write, "causal", None, past), paired=True)
+        owners_of(write, None, self._check(None, write, "causal", None, past), paired=True)
         packings = [Packing.of(one.mask) or Packing.whole(one.mask) for one in (contrast, write)]
         sights = [
             Sight(pattern="uni-modal", text=contrast.mask, packing=packings[0]),
@@ -384,22 +384,6 @@ class QFormer(Connector):
 
     def _check_widths(self, features: Features) -> None:
         check_widths(self, features, self.in_dim)
-
-
-def _owners(text: Text, owner: Sequence[int] | None, views: int, *, paired: bool) -> Tensor | None:
-    """The feature row of each text row. Raises ValueError when they do not match."""
-    rows = text.ids.shape[0]
-    if not paired:
-        return None
-    if owner is None:
-        if rows != views:
-            raise ValueError(f"{rows} texts came with {views} feature rows: say with owner which row each text reads.")
-        return None
-    if len(owner) != rows or not all(0 <= one < views for one in owner):
-        raise ValueError(
-            f"owner must name one of {views} feature rows for each of {rows} texts, but it is {list(owner)}."
-        )
-    return torch.tensor(owner, dtype=torch.long, device=text.ids.device)
 
 
 def initialise(module: nn.Module, *, std: float) -> None:

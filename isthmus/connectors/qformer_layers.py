@@ -16,6 +16,7 @@ from torch.nn import functional
 from isthmus.connectors.attention import attend
 from isthmus.connectors.dropout import Dropout
 from isthmus.connectors.packing import Groups, Packing
+from isthmus.connectors.rounding import rounded
 from isthmus.connectors.unprojected import Unprojected, attend_unprojected, pays
 
 NORM_EPS = 1e-12
@@ -92,9 +93,14 @@ class Attention(nn.Module):
         pair: Source,
         mask: Bool[Tensor, "#rows #places sources"] | None,
         arrange: Packing | Groups | None = None,
+        *,
+        asks: Float[Tensor, "*all width"] | None = None,
     ) -> Float[Tensor, "*all width"]:
-        """`hidden` after looking at `pair`. It may be packed, or its rows grouped by the image they look at."""
-        query = self.query(hidden)
+        """`hidden` after looking at `pair`. It may be packed, or its rows grouped by the image they look at.
+
+        `asks` is `hidden` as the queries' matrix reads it, where that is rounded already.
+        """
+        query = self.query(hidden if asks is None else asks)
         if isinstance(arrange, Packing):
             seen = arrange.pack(self.see(arrange.unpack(query), pair, mask))
         elif arrange is not None:
@@ -165,14 +171,15 @@ class QFormerLayer(nn.Module):
         `past` are those keys and values from an earlier pass, for a causal text that comes without queries. A
         last layer may be told for each text's first token alone, or for none: the text is then only looked at.
         """
-        own = None if queries is None else self.attention.pair(queries)
-        words = None if text is None else self.attention.pair(text)
+        low_queries, low_text = (None if one is None else rounded(one) for one in (queries, text))
+        own = None if low_queries is None else self.attention.pair(low_queries)
+        words = None if low_text is None else self.attention.pair(low_text)
         if words is not None and sight.packing is not None:
             words = sight.packing.unpack(words[0]), sight.packing.unpack(words[1])
         new_queries, new_text = queries, text
         if queries is not None:
             assert own is not None
-            new_queries = self.attention(queries, *self._query_view(own, words, sight))
+            new_queries = self.attention(queries, *self._query_view(own, words, sight), asks=low_queries)
             if self.cross is not None and vision is not None:
                 new_queries = self.cross(new_queries, vision, sight.patches, sight.groups)
             new_queries = self.query_ffn(new_queries)
@@ -181,7 +188,7 @@ class QFormerLayer(nn.Module):
             assert self.text_ffn is not None
             pair, mask = _text_view(own if past is None else past, words, sight)
             if told == "all":
-                new_text = self.text_ffn(self.attention(text, pair, mask, sight.packing))
+                new_text = self.text_ffn(self.attention(text, pair, mask, sight.packing, asks=low_text))
             else:
                 first = text[:, :1] if sight.packing is None else sight.packing.first(text)
                 new_text = self.text_ffn(self.attention(first, pair, mask[:, :1]))
@@ -195,7 +202,8 @@ class QFormerLayer(nn.Module):
         Every matrix meets them all at once, which costs its weights and their gradients one trip, not one a pass.
         """
         attention, apart = self.attention, [len(_packed(sight).places) for sight in sights]
-        projected = (attention.query(texts), *attention.pair(texts))
+        low = rounded(texts)
+        projected = (attention.query(low), *attention.pair(low))
         found = []
         for sight, past, *strand in zip(sights, pasts, *(torch.split(one, apart) for one in projected), strict=True):
             query, key, value = (_packed(sight).unpack(one) for one in strand)

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.connectors.dropout import drop
+from isthmus.connectors.rounding import rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +30,7 @@ class Unprojected:
         """The features, standardised if a norm comes before them; under autocast rounded once, not once a product."""
         if norm is not None:
             tokens = nn.functional.layer_norm(tokens, norm.normalized_shape, None, None, norm.eps)
-        if not tokens.is_meta and torch.is_autocast_enabled(tokens.device.type):
-            tokens = tokens.to(torch.get_autocast_dtype(tokens.device.type))
-        return Unprojected(tokens=tokens, norm=norm)
+        return Unprojected(tokens=rounded(tokens), norm=norm)
 
     def whole(self) -> Float[Tensor, "rows sources channels"]:
         """The features with gain and shift."""
