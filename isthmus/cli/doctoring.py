@@ -123,7 +123,7 @@ def expected(facts: Facts) -> dict[str, str]:
     chance, least = compare_band(facts.pairs, facts.smoothing)
     contrasts = [name for name in facts.losses if name.startswith("itc")]
     return {
-        **{name: f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least" for name in contrasts},
+        **dict.fromkeys(contrasts, f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least"),
         "itm": f"below {majority_loss(facts.true_share):.3f}, the loss of one answer for all",
         "itg": "falls from the log of the vocabulary",
         "loss": "falls, and not to 0 from the start",
