@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tiny_stage1 import tiny_stage1
 from isthmus.cli import doctoring
 from isthmus.cli.commands import Doctor
 from isthmus.connectors.qformer import QFormer
+from isthmus.connectors.qformer_reading import QFormerReading
 from isthmus.data.sources.base import Source
 from isthmus.features import Text
 from isthmus.measure import doctor
@@ -151,6 +153,21 @@ def test_a_text_path_that_is_dropped(root: Path, tmp_path: Path, monkeypatch: py
     verdict = verdict_of(aligning(root), tmp_path / "run")
     assert "text-ignored" in names(verdict)
     assert verdict.findings[0].name == "text-ignored"  # the cause before what follows from it
+
+
+def test_matching_that_gets_no_text_while_comparing_learns(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match = QFormerReading.match
+
+    def blind(self: QFormerReading, text: Text, owner: Sequence[int], others: torch.Tensor | None) -> torch.Tensor:
+        same = Text(ids=torch.full_like(text.ids, 5), mask=torch.ones_like(text.mask))
+        return match(self, same, owner, others)
+
+    monkeypatch.setattr(QFormerReading, "match", blind)
+    verdict = verdict_of(aligning(root, steps=80), tmp_path / "run")
+    assert {"text-ignored", "constant-itm"} <= names(verdict)
+    assert "flat-itc" not in names(verdict)
 
 
 @pytest.mark.parametrize("cause", ["rate", "features"])
