@@ -11,6 +11,7 @@ from rich.table import Table
 
 from isthmus.cli.commands import Doctor
 from isthmus.cli.stages import saved_stage
+from isthmus.data.captions import styled_caption
 from isthmus.data.sample import Sample
 from isthmus.evaluate.sight import open_run
 from isthmus.measure.checkup import check_up
@@ -86,7 +87,7 @@ def looked(run: Run, stage: Stage, facts: Facts, num: int) -> dict[str, float]:
 
 
 def _pictured(stage: Stage, num: int) -> Iterator[Sample]:
-    """Samples with images alone that can be read."""
+    """Samples with images alone that can be read; without a language model, of those with a caption."""
     left = num
     for source in stage.validation or stage.data:
         dataset = source.of.build()
@@ -97,6 +98,8 @@ def _pictured(stage: Stage, num: int) -> Iterator[Sample]:
                 sample = dataset[index]
                 for image in sample.images:
                     image.load()
+                if stage.model.llm is None:
+                    styled_caption(sample, stage.model.captions)
             except ValueError:
                 continue
             if sample.images and not sample.videos and not sample.sounds:
@@ -118,8 +121,9 @@ def _joined(found: Sequence[dict[str, float]]) -> dict[str, float]:
 def expected(facts: Facts) -> dict[str, str]:
     """What each sign looks like in a run that learns."""
     chance, least = compare_band(facts.pairs, facts.smoothing)
+    contrasts = [name for name in facts.losses if name.startswith("itc")]
     return {
-        "itc": f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least",
+        **dict.fromkeys(contrasts, f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least"),
         "itm": f"below {majority_loss(facts.true_share):.3f}, the loss of one answer for all",
         "itg": "falls from the log of the vocabulary",
         "loss": "falls, and not to 0 from the start",

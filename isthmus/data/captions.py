@@ -60,6 +60,20 @@ def cleaned(text: str) -> str:
     return " ".join(spaced.split(" ")[:_WORDS])
 
 
+def styled_caption(sample: Sample, style: CaptionStyle) -> str:
+    """The one caption of a sample as it is tokenised.
+
+    Raises:
+        ValueError: as `caption_of`, or cleaning leaves nothing of it; names the sample.
+    """
+    text = caption_of(sample)
+    if style.clean:
+        text = cleaned(text)
+    if not text:
+        raise ValueError(f"The caption of sample {sample.id!r} holds punctuation alone: cleaned, it is empty.")
+    return text
+
+
 def captions_of(
     samples: Sequence[Sample], *, tokenizer: Any, style: CaptionStyle, form: Literal["bert", "llama"]
 ) -> tuple[Captions, int]:
@@ -68,12 +82,7 @@ def captions_of(
     Raises:
         ValueError: a sample without exactly one image and one caption, or a caption that cleaning leaves empty.
     """
-    texts = [caption_of(sample) for sample in samples]
-    if style.clean:
-        texts = [cleaned(text) for text in texts]
-    for text, sample in zip(texts, samples, strict=True):
-        if not text:
-            raise ValueError(f"The caption of sample {sample.id!r} holds punctuation alone: cleaned, it is empty.")
+    texts = [styled_caption(sample, style) for sample in samples]
     image_ids = torch.tensor([_number(sample.images[0].key) for sample in samples])
     made = _bert if form == "bert" else _llama
     return made(texts, image_ids, tokenizer, style)

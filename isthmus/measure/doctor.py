@@ -222,16 +222,21 @@ def _text_ignored(facts: Facts, history: History) -> Finding | None:
 
 
 def _flat_itc(facts: Facts, history: History) -> Finding | None:
-    loss = history.late("itc")
     chance, least = compare_band(facts.pairs, facts.smoothing)
-    if loss is None or facts.pairs < 2 or loss < chance - 0.1 * (chance - least):
+    late = {name: history.late(name) for name in facts.losses if name.startswith("itc")}
+    flat = [
+        f"{loss:.3f} nats" + ("" if name == "itc" else f" ({name})")
+        for name, loss in late.items()
+        if loss is not None and loss >= chance - 0.1 * (chance - least)
+    ]
+    if facts.pairs < 2 or not flat:
         return None
     signs = {name: history.late(name) for name in ("image_cosine", "text_cosine", "attention_entropy")}
     beside = "".join(f", {name.replace('_', ' ')} {value:.3f}" for name, value in signs.items() if value is not None)
     return Finding(
         name="flat-itc",
         grade="failing",
-        says=f"Comparing images with texts is still a guess: {loss:.3f} nats, where chance is log {facts.pairs} = "
+        says=f"Comparing images with texts is still a guess: {', '.join(flat)}, where chance is log {facts.pairs} = "
         f"{chance:.3f} and {least:.3f} is the least{beside}.",
         do="Look whether captions and images still belong together, whether the connector is named in `train`, and try "
         "a higher or lower peak rate. Cosines near 1: all images or all texts look alike to it, so look at the "

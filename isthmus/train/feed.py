@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from isthmus.branches import inputs_of, look
-from isthmus.data.captions import caption_of as check_caption
+from isthmus.data.captions import styled_caption
 from isthmus.data.collate import Batch
 from isthmus.data.mixture import Mixture
 from isthmus.data.sample import Sample
@@ -120,7 +120,7 @@ class Feed:
         plain = mixed(accept=_accept_all)
         self.num_steps = stage.num_steps(len(plain))
         self.looks, self.plain_looks = self._encoders(device, num_samples=len(plain))
-        check = check_caption if stage.model.llm is None else _accept_all
+        check = partial(styled_caption, style=stage.model.captions) if stage.model.llm is None else _accept_all
         self.seen = Seen(self.looks, check)
         self.seen_plain = self.seen if self.looks is self.plain_looks else Seen(self.plain_looks, check)
         self.unchecked = plain

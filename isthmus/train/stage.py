@@ -83,6 +83,12 @@ class Stage:
             )
         if self.cached_views < 0 or self.validate_every < 0:
             raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")
+        names = [objective.name for objective in self.objectives]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"Stage {self.name!r}: several of `objectives` give the loss {', '.join(map(repr, twice))}, of which "
+                f"one would be lost. List each once; `weight` makes it count for more."
+            )
         for objective in self.objectives:
             objective.check(self.model)
 

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from isthmus.connectors import QFormerConfig, QLlamaConfig
-from isthmus.features import Features, FeatureShape, Grid, Text
+from isthmus.connectors.qformer import QFormer
+from isthmus.connectors.qformer_reading import QFormerReading
+from isthmus.features import Captions, Features, FeatureShape, Grid, Text
 
 QUERIES, LENGTH = 2, 4
 SOURCE = FeatureShape(width=6, grid=Grid(1, 1, 3))
@@ -93,3 +95,81 @@ def test_a_text_alone_never_sees_the_image() -> None:
     told = module.read(Features(tokens=tokens, grid=SOURCE.grid), text, mask="uni-modal").text
     (slope,) = torch.autograd.grad(told.square().sum(), tokens, allow_unused=True)
     assert slope is None or not bool(slope.any())
+
+
+IDS = torch.tensor([[2, 4, 5, 6], [2, 8, 9, 10]])
+MASK = torch.tensor([[True, True, True, True], [True, True, True, False]])
+SOURCES = ("4", "5", "6", "8", "9", "10", "image 0", "image 1", "queries")
+"""What is changed: words by their ids (10 is padding), the two images, the queries."""
+SEEN = {
+    "image 0": {"image 0", "queries"},
+    "image 1": {"image 1", "queries"},
+    "text 0": {"4", "5", "6"},
+    "text 1": {"8", "9"},
+    "written 0 after [DEC]": {"image 0", "queries"},
+    "written 0 after 4": {"image 0", "queries", "4"},
+    "written 0 after 5": {"image 0", "queries", "4", "5"},
+    "written 1 after [DEC]": {"image 1", "queries"},
+    "written 1 after 8": {"image 1", "queries", "8"},
+    "text 0 with image 0": {"image 0", "queries", "4", "5", "6"},
+    "text 0 with image 1": {"image 1", "queries", "4", "5", "6"},
+    "text 1 with image 1": {"image 1", "queries", "8", "9"},
+}
+"""What each of a training step's outputs may depend on; a caption's last word is written and not read."""
+
+
+def step_outputs(module: QFormer, tokens: Tensor, ids: Tensor) -> dict[str, Tensor]:
+    """The outputs of the passes as a training step makes them: packed, and the texts of two passes in one."""
+    text = Text(ids=ids, mask=MASK)
+    write = Text(ids=torch.cat([torch.full((2, 1), 19), ids[:, 1:]], dim=1), mask=MASK)
+    targets = write.ids.masked_fill(~MASK, -100)
+    captions = Captions(
+        contrast=text, match=text, write=write, targets=targets, image_ids=torch.arange(2),
+        empty=torch.zeros(2, dtype=torch.bool),
+    )  # fmt: skip
+    made = QFormerReading(module, Features(tokens=tokens, grid=SOURCE.grid), captions)
+    made.expect("contrast")
+    made.expect("write")
+    assert made.together
+    written = made.written
+    pairs = made.match(Text(ids=ids[[0, 0, 1]], mask=MASK[[0, 0, 1]]), [0, 1, 1], None)
+    told = [*made.images("queries").flatten(1), *made.texts(), *written[0], *written[1, :2], *pairs]
+    return dict(zip(SEEN, told, strict=True))
+
+
+def test_the_passes_of_a_step_see_what_they_may_and_nothing_else() -> None:
+    torch.manual_seed(3)
+    module = QFORMER.build_alone(SOURCE).double().eval()
+    for weight in module.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    tokens = torch.randn(2, 3, 6, dtype=torch.float64, requires_grad=True)
+    before = step_outputs(module, tokens, IDS)
+    moved, felt = {}, {}
+    for source in SOURCES:
+        ids, seen, kept = IDS, tokens.detach().clone(), module.queries.data.clone()
+        if source == "queries":
+            module.queries.data[0] += torch.randn(8, dtype=torch.float64)
+        elif source.startswith("image"):
+            seen[int(source[-1])] += torch.randn(3, 6, dtype=torch.float64)
+        else:
+            ids = IDS.masked_fill(int(source) == IDS, 12)
+        after = step_outputs(module, seen, ids)
+        module.queries.data = kept
+        for name, told in before.items():
+            moved[name, source] = float((after[name] - told).detach().abs().max())
+    for name, told in before.items():
+        direction = torch.randn(len(told), dtype=torch.float64)
+        by_image, by_query, by_word = torch.autograd.grad(
+            (told * direction).sum(), (tokens, module.queries, module.words.weight), retain_graph=True,
+            materialize_grads=True,
+        )  # fmt: skip
+        slopes = [*(by_word[int(one)] for one in SOURCES[:6]), *by_image, by_query]
+        felt |= {(name, one): float(slope.abs().max()) for one, slope in zip(SOURCES, slopes, strict=True)}
+    for name, may in SEEN.items():
+        for source in SOURCES:
+            change, slope = moved[name, source], felt[name, source]
+            if source in may:
+                assert change > 1e-6, (name, source)
+                assert slope > 1e-9, (name, source)
+            else:
+                assert (change, slope) == (0.0, 0.0), (name, source)

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from tiny_stage1 import tiny_stage1
 from isthmus.cli import doctoring
 from isthmus.cli.commands import Doctor
 from isthmus.connectors.qformer import QFormer
+from isthmus.connectors.qformer_reading import QFormerReading
 from isthmus.data.sources.base import Source
 from isthmus.features import Text
 from isthmus.measure import doctor
 from isthmus.measure.checkup import token_signs
 from isthmus.measure.doctor import Facts, Verdict, compare_band, judge, majority_loss, tokens_alike
 from isthmus.model import VisionLanguageModel
+from isthmus.recipes import internvl1
 from isthmus.runs import Run
 from isthmus.train.loop import train
 from isthmus.train.objectives import ITG, ITM
@@ -105,6 +108,16 @@ def test_a_run_that_learns_is_healthy_and_the_command_says_so(
     assert json.loads(found.path.read_text())["word"] == "healthy"
 
 
+def test_samples_without_a_caption_are_not_looked_at(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = aligning(root, data=(Source(of=Swatches(num=8, empty=(0, 3))),), steps=2)
+    train(stage, tmp_path / "run", progress=False)
+    monkeypatch.setattr(doctoring, "saved_stage", lambda folder: stage)
+    found = doctoring.diagnose(Doctor(run=tmp_path / "run", num=8))
+    assert found.history.last("query_rank") is not None
+
+
 def test_flat_comparing_and_one_answer_for_all_pairs(root: Path, tmp_path: Path) -> None:
     verdict = verdict_of(aligning(root, train=("connector.heads.match.bias",)), tmp_path / "run")
     assert {"flat-itc", "constant-itm"} <= names(verdict)
@@ -142,6 +155,21 @@ def test_a_text_path_that_is_dropped(root: Path, tmp_path: Path, monkeypatch: py
     assert verdict.findings[0].name == "text-ignored"  # the cause before what follows from it
 
 
+def test_matching_that_gets_no_text_while_comparing_learns(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match = QFormerReading.match
+
+    def blind(self: QFormerReading, text: Text, owner: Sequence[int], others: torch.Tensor | None) -> torch.Tensor:
+        same = Text(ids=torch.full_like(text.ids, 5), mask=torch.ones_like(text.mask))
+        return match(self, same, owner, others)
+
+    monkeypatch.setattr(QFormerReading, "match", blind)
+    verdict = verdict_of(aligning(root, steps=80), tmp_path / "run")
+    assert {"text-ignored", "constant-itm"} <= names(verdict)
+    assert "flat-itc" not in names(verdict)
+
+
 @pytest.mark.parametrize("cause", ["rate", "features"])
 def test_overflow(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
     stage = aligning(root, batch_size=4)
@@ -176,6 +204,9 @@ VERDICTS: list[tuple[Facts, dict[str, float], str]] = [
     (ALIGN, {}, "healthy"),
     (ALIGN, {"step": 90, "itc": 3.4}, "early"),
     (ALIGN, {"itc": 3.44}, "flat-itc"),
+    (replace(ALIGN, losses=("itc_features",)), {"itc_features": 3.44}, "flat-itc"),
+    (replace(ALIGN, losses=("itc_features",)), {"itc_features": 1.2}, "healthy"),
+    (replace(ALIGN, losses=("itc", "itc_sum")), {"itc_sum": float("nan")}, "overflow"),
     (ALIGN, {"itm": 0.63}, "constant-itm"),
     (ALIGN, {"itm": 0.62, "itm_right_matches": 0.7, "itm_right_others": 0.6}, "healthy"),
     (ALIGN, {"itm": 0.64, "itm_right_matches": 0.0, "itm_right_others": 1.0}, "constant-itm"),
@@ -210,6 +241,14 @@ def test_verdicts_on_literal_lines(
     monkeypatch.setattr(doctor, "EARLIEST", 100)
     first = {"step": 10, "itc": 3.46, "itm": 0.69, "itg": 7.0, "loss": 0.0 if wanted == "zero-loss" else 5.0}
     assert judge(facts, [first, {**LINE, **changes}]).word == wanted
+
+
+def test_a_contrast_of_other_vectors_is_known_by_the_name_of_its_loss() -> None:
+    assert facts_of(internvl1.stage1(), 10).losses == ("itc_features",)
+    aligned = facts_of(internvl1.stage2(), 10)
+    assert aligned.losses == ("itc", "itm", "itg")
+    assert aligned.aligns
+    assert facts_of(internvl1.stage3(), 10).losses == ("loss",)
 
 
 def test_tokens_alike_are_told_of_short_runs_too() -> None:

@@ -12,6 +12,7 @@ from tiny_stage import tiny_model as tiny_chat_model
 from tiny_stage1 import batch_of, captioned, tiny_model, tiny_stage1
 
 from isthmus.connectors import MlpConfig, QFormerConfig
+from isthmus.data.captions import CaptionStyle
 from isthmus.data.collate import Batch
 from isthmus.data.sources.base import Source
 from isthmus.llms import CausalLM
@@ -51,12 +52,32 @@ def test_what_does_not_fit_is_refused_when_the_stage_is_built(root: Path) -> Non
         (lambda: replace(stage, objectives=(NextToken(),)), "NextToken needs a language model"),
         (lambda: replace(stage, objectives=(ITC(vectors="features"),)), "needs pooled features.*qllama"),
         (lambda: replace(stage, objectives=(ITM(negatives="given"),)), "'hard' or 'random'"),
-        (lambda: ITC(label_smoothing=1.0), "label_smoothing=1.0"),
+        (lambda: replace(stage, objectives=(ITM(), ITC(), ITM(negatives="random"))), "several .* give the loss 'itm'"),
+        (
+            lambda: replace(stage, model=replace(stage.model, captions=CaptionStyle(max_tokens=65))),
+            r"up to 65 tokens .* do not fit the 64 positions of QFormerConfig",
+        ),
+        (lambda: ITC(label_smoothing=1.0), r"ITC\(label_smoothing=1.0"),
+        (lambda: ITG(label_smoothing=-0.1), r"ITG\(label_smoothing=-0.1"),
         (lambda: QFormerConfig(embedding=256), "needs text=True"),
         (
             lambda: VisionLanguageModel(replace(tiny_chat_model(root), llm=None), with_encoder=False),
             "no language model",
         ),
+    ]
+    for attempt, message in refused:
+        with pytest.raises(ValueError, match=message):
+            attempt()
+
+
+@pytest.mark.usefixtures("unannotated")
+def test_a_choice_that_there_is_not_is_refused() -> None:
+    """Otherwise any word would be taken for one of the choices."""
+    refused = [
+        (lambda: ITM(negatives="hardest"), r"ITM\(negatives='hardest'\): it must be one of 'hard', 'random', 'given'"),
+        (lambda: ITM(given="all"), r"ITM\(given='all'\)"),
+        (lambda: ITC(gradients="attached"), r"ITC\(gradients='attached'\): it must be one of 'local', 'both'"),
+        (lambda: ITC(vectors="query"), r"ITC\(vectors='query'\)"),
     ]
     for attempt, message in refused:
         with pytest.raises(ValueError, match=message):
@@ -179,9 +200,12 @@ def test_a_stage_without_a_language_model_trains_resumes_and_loads(root: Path, t
 def test_a_batch_of_one_and_empty_captions_train(root: Path, tmp_path: Path) -> None:
     stage = tiny_stage1(root, batch_size=1, steps=2, validation=(), data=(Source(of=Swatches(num=2)),))
     assert train(stage, tmp_path / "one", progress=False).finished
-    empty = tiny_stage1(root, steps=2, data=(Source(of=Swatches(num=8, empty=(3,))),))
-    run = train(empty, tmp_path / "empty", progress=False)
-    assert run.result["skipped"] == ["data 0:Remembered/3"]
+    model = tiny_model(root)
+    cleaned = replace(model, captions=replace(model.captions, clean=True))
+    for name, blank, used in (("blank", " ", model), ("marks", "(...)!", cleaned)):  # of marks cleaning leaves nothing
+        empty = tiny_stage1(root, model=used, steps=2, data=(Source(of=Swatches(num=8, empty=(3,), blank=blank)),))
+        run = train(empty, tmp_path / name, progress=False)
+        assert run.result["skipped"] == ["data 0:Remembered/3"]
 
 
 @pytest.mark.parametrize(

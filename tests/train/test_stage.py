@@ -21,6 +21,10 @@ from isthmus.train.stage import TYPES, AdamW, Cosine, Stage
 class NeedsText(Objective):
     """An objective that no connector here can give."""
 
+    @property
+    def name(self) -> str:
+        return "text"
+
     def check(self, model: Model) -> None:
         raise ValueError(f"{type(model.connector).__name__} cannot read text.")
 

@@ -34,7 +34,19 @@ def launch_program(name: str, *arguments: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["features", "pixels", "medley", "aligned", "aligned-both", "aligned-both-micro"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "features",
+        "pixels",
+        "medley",
+        "aligned",
+        "aligned-both",
+        "aligned-both-micro",
+        "aligned-mined",
+        "aligned-mined-micro",
+    ],
+)
 def test_two_processes_train_what_one_does(tmp_path: Path, kind: str) -> None:
     tiny_stage(tmp_path)
     medley_stage(tmp_path)

@@ -46,7 +46,8 @@ class Swatches(SourceConfig):
     text_every: int = 0
     broken: tuple[int, ...] = ()
     empty: tuple[int, ...] = ()
-    """Those whose answer has no word."""
+    """Those whose answer is `blank`."""
+    blank: str = " "
     first: int = 0
     long: tuple[int, ...] = ()
     """Those whose question is longer than the language model takes."""
@@ -70,7 +71,7 @@ class SwatchSamples:
         asked = f"What colour is {number}?" * (10 if index in self.config.long else 1)
         turns = (
             Turn(role="user", text=f"{'' if blind else IMAGE_MARK}{asked}"),
-            Turn(role="assistant", text=" " if index in self.config.empty else told),
+            Turn(role="assistant", text=self.config.blank if index in self.config.empty else told),
         )
         image = Swatch(colour=colour, number=number, broken=index in self.config.broken)
         return Sample(id=f"swatch/{number}", turns=turns, images=() if blind else (image,))

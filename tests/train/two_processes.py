@@ -22,16 +22,20 @@ def stage_of(models: Path, kind: str) -> Stage:
     """Half of the samples have no image, and a micro-batch is one sample, so that ranks meet batches without any.
 
     "medley" has clips and sounds too. "aligned" kinds are first stages; "local" and "both" say where contrast sends its
-    gradient. In "aligned-one" each process has one pair, in "aligned-alike" both have the same image.
+    gradient. In "aligned-one" each process has one pair, in "aligned-alike" both have the same image. "aligned-mined"
+    has two images in all, so that each row has one negative to mine, whatever is drawn.
     """
-    if kind in ("aligned-one", "aligned-alike"):
-        few = Source(of=Swatches(num=8 if kind == "aligned-one" else 1))
-        alone = tiny_stage1(models, data=(few,), validation=(), batch_size=2, log_every=1)
+    linear = AdamW(peak_lr=0.3, eps=1.0)  # steps follow the gradient, so rounding is not made large
+    if kind in ("aligned-one", "aligned-alike", "aligned-mined", "aligned-mined-micro"):
+        few = Source(of=Swatches(num={"aligned-one": 8, "aligned-alike": 1}.get(kind, 2)))
+        mined = kind.startswith("aligned-mined")
+        alone = tiny_stage1(models, data=(few,), validation=(), batch_size=4 if mined else 2, log_every=1)
+        alone = replace(alone, optimizer=linear if mined else alone.optimizer)
+        alone = replace(alone, micro_batch_size=1 if kind.endswith("micro") else None)
         return replace(alone, objectives=(ITC(same_image=True), ITM(same_image=True), ITG()))
     if kind.startswith("aligned"):
         gradients: Gradients = "both" if "both" in kind else "local"
         aligned = tiny_stage1(models, objectives=(ITC(gradients=gradients), ITG()), batch_size=8, log_every=1)
-        linear = AdamW(peak_lr=0.3, eps=1.0)  # steps follow the gradient, so rounding is not made large
         return replace(aligned, optimizer=linear, validation=(), micro_batch_size=2 if "micro" in kind else None)
     if kind == "medley":  # a micro-batch is one sample: most have no image, no clip or no sound
         return medley_stage(models, micro_batch_size=1)

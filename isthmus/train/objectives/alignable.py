@@ -1,6 +1,8 @@
 """Can this model be aligned? The check that ITC, ITM and ITG share, made when a stage is built."""
 
-from isthmus.connectors import CONNECTORS
+from typing import Any, get_args
+
+from isthmus.connectors import CONNECTORS, QFormerConfig
 from isthmus.model import Model
 
 
@@ -16,3 +18,23 @@ def check_aligns(model: Model, objective: object) -> None:
         raise ValueError(f"{name} needs the connector's heads: give {connector} text=True and embedding=256.")
     if model.llm is not None:
         raise ValueError(f"{name} trains the connector alone, but the stage's model has an `llm`. Set llm=None.")
+    longest = model.captions.max_tokens
+    if isinstance(model.connector, QFormerConfig) and longest > model.connector.positions:
+        raise ValueError(
+            f"Captions of up to {longest} tokens (captions.max_tokens) do not fit the {model.connector.positions} "
+            f"positions of {connector}. Lower max_tokens, or raise positions."
+        )
+
+
+def check_choice(objective: object, field: str, choices: Any) -> None:
+    """Raises ValueError unless the field of an objective is one of a Literal's choices."""
+    chosen = getattr(objective, field)
+    if chosen not in get_args(choices):
+        allowed = ", ".join(map(repr, get_args(choices)))
+        raise ValueError(f"{type(objective).__name__}({field}={chosen!r}): it must be one of {allowed}.")
+
+
+def check_smoothing(objective: object, smoothing: float) -> None:
+    """Raises ValueError unless a share of the target may be spread over all so much."""
+    if not 0.0 <= smoothing < 1.0:
+        raise ValueError(f"{type(objective).__name__}(label_smoothing={smoothing}) must be 0 or more and below 1.")

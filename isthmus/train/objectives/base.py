@@ -31,6 +31,11 @@ class Objective:
 
     weight: float = 1.0
 
+    @property
+    def name(self) -> str:
+        """What its loss is called in the log; no two objectives of a stage share it."""
+        raise AssertionError(f"{type(self).__name__} does not define name")
+
     def check(self, model: Model) -> None:
         """Raises ValueError when this model cannot give the losses, naming what can. Called when a stage is built."""
         raise AssertionError(f"{type(self).__name__} does not define check")

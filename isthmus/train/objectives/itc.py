@@ -14,7 +14,7 @@ from torch import Tensor
 from isthmus.connectors.reading import Passes, Vectors
 from isthmus.data.collate import Batch
 from isthmus.model import Model
-from isthmus.train.objectives.alignable import check_aligns
+from isthmus.train.objectives.alignable import check_aligns, check_choice, check_smoothing
 from isthmus.train.objectives.base import Objective
 from isthmus.train.objectives.shared import Comparison, Gradients, Part, Shared
 
@@ -32,12 +32,13 @@ class ITC(Objective):
     """What stands for an image."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"ITC(label_smoothing={self.label_smoothing}) must be 0 or more and below 1.")
+        check_smoothing(self, self.label_smoothing)
+        check_choice(self, "gradients", Gradients)
+        check_choice(self, "vectors", Vectors)
 
     @property
     def name(self) -> str:
-        """What its loss is called."""
+        """Contrasts of other vectors have names of their own."""
         return "itc" if self.vectors == "queries" else f"itc_{self.vectors}"
 
     def check(self, model: Model) -> None:

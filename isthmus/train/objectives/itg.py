@@ -14,7 +14,7 @@ from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.data.tokens import IGNORED
 from isthmus.model import Model
-from isthmus.train.objectives.alignable import check_aligns
+from isthmus.train.objectives.alignable import check_aligns, check_smoothing
 from isthmus.train.objectives.base import Objective
 from isthmus.train.objectives.shared import Shared
 
@@ -24,6 +24,14 @@ class ITG(Objective):
     """Cross-entropy of each next token of the captions."""
 
     label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_smoothing(self, self.label_smoothing)
+
+    @property
+    def name(self) -> str:
+        """Of its loss."""
+        return "itg"
 
     def check(self, model: Model) -> None:
         """Raises ValueError when the connector cannot write."""
@@ -39,10 +47,10 @@ class ITG(Objective):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Supervised tokens."""
-        return {"itg": 0 if batch.captions is None else int((batch.captions.targets[:, 1:] != IGNORED).sum())}
+        return {self.name: 0 if batch.captions is None else int((batch.captions.targets[:, 1:] != IGNORED).sum())}
 
     def losses(self, shared: Shared) -> dict[str, Tensor]:
         """The sum over the supervised tokens."""
         logits, targets = shared.reading.write()
         smoothing = self.label_smoothing
-        return {"itg": functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)}
+        return {self.name: functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)}

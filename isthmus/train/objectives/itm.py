@@ -17,13 +17,16 @@ from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Text
 from isthmus.model import Model
-from isthmus.train.objectives.alignable import check_aligns
+from isthmus.train.objectives.alignable import check_aligns, check_choice
 from isthmus.train.objectives.base import NotFiniteError, Objective
 from isthmus.train.objectives.itc import mean_kept
 from isthmus.train.objectives.shared import Shared
 
 NEVER = -10_000.0
 """The logit of what may not be drawn; its probability is 0 unless nothing may."""
+
+Mined = Literal["hard", "random", "given"]
+Share = Literal["half", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,21 @@ class ITM(Objective):
     have no negative (a batch of one image) are left out, for always saying yes is nothing to learn.
     """
 
-    negatives: Literal["hard", "random", "given"] = "hard"
+    negatives: Mined = "hard"
     """Drawn by the softmax of the similarities (BLIP-2), evenly, or given with the data (InternVL)."""
-    given: Literal["half", "both"] = "half"
+    given: Share = "half"
     """Of given negatives: half of the rows take theirs and half their own caption, or all rows take both."""
     same_image: bool = False
     """Other captions of the same image are no negatives (fine-tuning for retrieval); else only the own pair is none."""
+
+    def __post_init__(self) -> None:
+        check_choice(self, "negatives", Mined)
+        check_choice(self, "given", Share)
+
+    @property
+    def name(self) -> str:
+        """Of its loss."""
+        return "itm"
 
     def check(self, model: Model) -> None:
         """Raises ValueError when the connector cannot judge pairs, or lacks what it is to be given."""
@@ -89,13 +101,13 @@ class ITM(Objective):
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Pairs to judge."""
-        return {"itm": self.each * len(batch.ids)}
+        return {self.name: self.each * len(batch.ids)}
 
     def losses(self, shared: Shared) -> dict[str, Tensor]:
         """The sum over the pairs; pairs that do not count are counted as the others' mean."""
         judged = self.judge_given(shared) if self.negatives == "given" else self.judge(shared, self.mine(shared))
         each = functional.cross_entropy(judged.logits, judged.labels, reduction="none")
-        return {"itm": mean_kept(each, judged.kept) * len(each)}
+        return {self.name: mean_kept(each, judged.kept) * len(each)}
 
     def excluded(self, shared: Shared) -> Bool[Tensor, "rows all"]:
         """What is no negative of a row."""

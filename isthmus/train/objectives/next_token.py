@@ -15,6 +15,11 @@ from isthmus.train.objectives.shared import Shared
 class NextToken(Objective):
     """Cross-entropy of each supervised token, averaged over the supervised tokens of the global batch."""
 
+    @property
+    def name(self) -> str:
+        """Of its loss."""
+        return "loss"
+
     def check(self, model: Model) -> None:
         """Raises ValueError when the model has no language model."""
         if model.llm is None:
@@ -26,9 +31,9 @@ class NextToken(Objective):
     def counts(self, batch: Batch) -> dict[str, int]:
         """Supervised tokens of the batch."""
         if batch.decoder_labels is not None:
-            return {"loss": int((batch.decoder_labels != IGNORED).sum())}
-        return {"loss": int((batch.labels[:, 1:] != IGNORED).sum())}
+            return {self.name: int((batch.decoder_labels != IGNORED).sum())}
+        return {self.name: int((batch.labels[:, 1:] != IGNORED).sum())}
 
     def losses(self, shared: Shared) -> dict[str, Tensor]:
         """The sum of the supervised tokens' cross-entropies."""
-        return {"loss": shared.model(shared.batch).token_losses.sum()}
+        return {self.name: shared.model(shared.batch).token_losses.sum()}
