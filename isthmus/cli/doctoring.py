@@ -119,7 +119,11 @@ def expected(facts: Facts) -> dict[str, str]:
     """What each sign looks like in a run that learns."""
     chance, least = compare_band(facts.pairs, facts.smoothing)
     return {
-        "itc": f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least",
+        **{
+            name: f"below {chance:.3f} (log {facts.pairs}); {least:.3f} is the least"
+            for name in facts.losses
+            if name.startswith("itc")
+        },
         "itm": f"below {majority_loss(facts.true_share):.3f}, the loss of one answer for all",
         "itg": "falls from the log of the vocabulary",
         "loss": "falls, and not to 0 from the start",

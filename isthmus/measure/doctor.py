@@ -22,6 +22,7 @@ class Facts:
     """What a log does not say of its stage. `pairs`: rows compared with each other; `true_share`: of judged pairs."""
 
     losses: tuple[str, ...]
+    """By their names in the log; ITC of pooled features is "itc_features"."""
     num_steps: int
     warmup_steps: int = 0
     pairs: int = 1
@@ -222,7 +223,8 @@ def _text_ignored(facts: Facts, history: History) -> Finding | None:
 
 
 def _flat_itc(facts: Facts, history: History) -> Finding | None:
-    loss = history.late("itc")
+    losses = [history.late(name) for name in facts.losses if name.startswith("itc")]
+    loss = max((one for one in losses if one is not None), default=None)
     chance, least = compare_band(facts.pairs, facts.smoothing)
     if loss is None or facts.pairs < 2 or loss < chance - 0.1 * (chance - least):
         return None

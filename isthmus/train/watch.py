@@ -29,10 +29,14 @@ MOST_LOOKS, NEAREST = 40, 20
 def facts_of(stage: Stage, num_steps: int) -> Facts:
     """What the doctor must know of a stage."""
     warmup = stage.schedule.warmup_steps
-    names = {ITC: "itc", ITM: "itm", ITG: "itg"}
+    names = {ITM: "itm", ITG: "itg"}
     given = [one for one in stage.objectives if isinstance(one, ITM) and one.negatives == "given"]
     return Facts(
-        losses=tuple(dict.fromkeys(names.get(type(one), "loss") for one in stage.objectives)),
+        losses=tuple(
+            dict.fromkeys(
+                one.name if isinstance(one, ITC) else names.get(type(one), "loss") for one in stage.objectives
+            )
+        ),
         num_steps=num_steps,
         warmup_steps=math.ceil(stage.schedule.warmup_fraction * num_steps) if warmup is None else warmup,
         pairs=stage.batch_size,
