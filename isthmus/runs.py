@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from isthmus import weights
 from isthmus.config import did_you_mean, from_json
+from isthmus.connectors.reading import Vectors
 from isthmus.model import TYPES, Model, VisionLanguageModel
 
 STAGE_FILE = "stage.json"
@@ -142,6 +143,17 @@ class Run:
         if not isinstance(model, Model):
             raise ValueError(f"{self.folder / STAGE_FILE} names a {type(model).__name__} where a Model belongs.")
         return model
+
+    @property
+    def vectors(self) -> Vectors:
+        """What stands for an image where this run compares images with texts: what its ITC trained.
+
+        Where it trained both the queries' vector and that of the pooled features, their sum (InternVL-G). An imported
+        run, which says no objectives, is compared by its queries.
+        """
+        objectives = self.stage_json["stage"].get("objectives", ())
+        trained = {one.get("vectors", "queries") for one in objectives if one["type"] == "ITC"}
+        return "queries" if trained <= {"queries"} else "features" if trained == {"features"} else "sum"
 
     @property
     def finished(self) -> bool:

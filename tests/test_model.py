@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -268,20 +268,23 @@ def test_a_model_without_a_language_model_says_so(root: Path) -> None:
         VisionLanguageModel(config(root, llm=None))
 
 
-def test_a_half_precision_language_model_teaches_the_connector(root: Path) -> None:
-    full, half = (
-        build(config(root, llm=CausalLM(name=save_model("llama", root), max_tokens=100, precision=precision)))
-        for precision in ("float32", "bfloat16")
-    )
+@pytest.mark.parametrize(("family", "precision"), [("llama", "bfloat16"), ("opt", "float16"), ("t5", "bfloat16")])
+def test_a_half_precision_language_model_teaches_the_connector(
+    family: str, precision: Literal["bfloat16", "float16"], root: Path
+) -> None:
+    """OPT in float16 and T5 in bfloat16 are BLIP-2's."""
+    full, half = (build(config(root, llm=replace(llm(root, family), precision=one))) for one in ("float32", precision))
     losses = []
     for model in (full, half):
-        loss = model(batch(model, ONE, TWO)).loss
+        loss = model(batch(model, ONE)).loss
         loss.backward()
         losses.append(loss)
         assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.connector.parameters())
         assert model.llm.embed(torch.ones(1, 1, dtype=torch.long)).dtype == model.config.llm.dtype  # type: ignore[union-attr]
     torch.testing.assert_close(losses[0], losses[1], rtol=0.05, atol=0.05)
     assert losses[0] != losses[1]
+    beams = Generation(max_new_tokens=3, num_beams=5, length_penalty=-1.0)
+    assert len(half.eval().answer([ONE, NONE], beams)) == 2
 
 
 def test_a_language_model_learns_when_it_is_named(root: Path) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from isthmus.cli.commands import Evaluate
 from isthmus.cli.stages import saved_stage
 from isthmus.config import did_you_mean
+from isthmus.connectors.reading import Vectors
 from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.bounds import share_bounds
@@ -77,15 +78,20 @@ def retrieve_run(command: Evaluate) -> Found:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stage = saved_stage(command.run)
     judge = command.judge if stage.passes.match else 0
-    model, encoder = open_run(Run(command.run), device)
+    run = Run(command.run)
+    model, encoder = open_run(run, device)
     galleries: dict[str, Retrieved] = {}
     shares: list[Share] = []
     for name in command.tasks or (HELD_OUT,):
         samples = held_out(stage, command.num) if name == HELD_OUT else ALIGNMENT[name].make("test", command.num)
         if name != HELD_OUT and ALIGNMENT[name].form == "pairs":
-            shares += _pairs(name, model, samples, encoder, batch_size=command.batch_size, judge=judge > 0)
+            shares += _pairs(
+                name, model, samples, encoder, batch_size=command.batch_size, judge=judge > 0, vectors=run.vectors
+            )
         else:
-            galleries[name] = _gallery(name, model, samples, encoder, batch_size=command.batch_size, judge=judge)
+            galleries[name] = _gallery(
+                name, model, samples, encoder, batch_size=command.batch_size, judge=judge, vectors=run.vectors
+            )
             shares += _recalls(name, galleries[name])
     path = Path(command.run) / "report" / "retrieval.json"
     path.parent.mkdir(exist_ok=True)
@@ -115,6 +121,7 @@ def _gallery(
     *,
     batch_size: int,
     judge: int,
+    vectors: Vectors,
 ) -> Retrieved:
     with Progress() as bars:
         bar = bars.add_task(f"Judging {name}")
@@ -124,6 +131,7 @@ def _gallery(
             encoder=encoder,
             k=judge,
             batch_size=batch_size,
+            vectors=vectors,
             on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
 
@@ -160,6 +168,7 @@ def _pairs(
     *,
     batch_size: int,
     judge: bool,
+    vectors: Vectors,
 ) -> list[Share]:
     with Progress() as bars:
         bar = bars.add_task(f"Judging {name}")
@@ -169,6 +178,7 @@ def _pairs(
             encoder=encoder,
             batch_size=batch_size,
             judge=judge,
+            vectors=vectors,
             on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
         )
     shares = []

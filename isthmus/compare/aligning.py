@@ -56,10 +56,10 @@ class Aligning(Asking[Scored, AskedToAlign]):
 
     def _asked(self, task: str, items: Sequence[Sample], judge: int) -> list[Answer]:
         if ALIGNMENT[task].form == "pairs":
-            won = prefer(self.model, items, encoder=self.encoder, judge=judge > 0).judged
+            won = prefer(self.model, items, encoder=self.encoder, judge=judge > 0, vectors=self.run.vectors).judged
             return [_preferred(item, score) for item, score in zip(items, won, strict=True)]
         gallery = make_gallery(items)
-        found = retrieve_both_ways(self.model, gallery, encoder=self.encoder, k=judge)
+        found = retrieve_both_ways(self.model, gallery, encoder=self.encoder, k=judge, vectors=self.run.vectors)
         return [*found_texts(items, gallery, found.to_text), *found_images(items, gallery, found.to_image)]
 
 

@@ -118,9 +118,8 @@ class Study:
                 f"train. Leave out `text_only`."
             )
         for arm in self.every_arm():
-            compared = [one for one in arm.stage(self.base).objectives if isinstance(one, ITC)]
-            if not speaking and not any(one.vectors != "features" for one in compared):
-                raise ValueError(f"Arm {arm.name!r} learns no comparison of queries to search with: add ITC() to it.")
+            if not speaking and not any(isinstance(one, ITC) for one in arm.stage(self.base).objectives):
+                raise ValueError(f"Arm {arm.name!r} learns no comparison to search with: add ITC() to it.")
         known: Mapping[str, object] = BENCHMARKS if speaking else ALIGNMENT
         for task in self.tasks:
             if task not in TASKS:

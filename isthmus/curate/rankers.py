@@ -76,8 +76,9 @@ class AlignedRun:
     def __init__(self, run: Run, *, device: str = "cpu") -> None:
         if not run.model_config.connector.aligns:
             raise ValueError(f"The connector of {run.folder} has no heads to compare images with texts.")
-        trained = [one["type"] for one in run.stage_json["stage"]["objectives"]]
-        self.judges = "ITM" in trained
+        objectives = run.stage_json["stage"].get("objectives")  # an imported run has none, and every head
+        self.judges = objectives is None or "ITM" in [one["type"] for one in objectives]
+        self.vectors = run.vectors
         self.meaning = "probability of a match (ITM)" if self.judges else "largest cosine of a query and the text (ITC)"
         self.name = f"{run.name} {run.stage_json['model_fingerprint']} ({run.folder.name})"
         self.model = run.load_model(device)
@@ -103,7 +104,7 @@ class AlignedRun:
             values = reading.match(_moved(captions.match, device), mine, None).float().softmax(dim=1)[:, 1]
         else:
             read = self.model.connector.reading(None, _all_moved(captions, device)).texts()
-            values = torch.einsum("rve,re->rv", reading.images("queries")[mine], read).amax(dim=1).float()
+            values = torch.einsum("rve,re->rv", reading.images(self.vectors)[mine], read).amax(dim=1).float()
         for place, value in zip(told, values.tolist(), strict=True):
             found[place] = value
         return found

@@ -107,7 +107,7 @@ def retrieve_both_ways(
     The score of a pair is its similarity (no temperature); for the `k` best texts of an image and the `k` best images
     of a text, the matching logit is added, and all others stay behind them. Each image is looked at twice, to be
     compared and to be judged, and a pair among the best of both ways is judged once. `wanted` judges these pairs in
-    place of the best. `k=0` judges nothing.
+    place of the best. `k=0` judges nothing. `vectors` is what stands for an image; of a run, `Run.vectors`.
 
     Raises:
         ValueError: the model has a language model, or its connector reads no text.

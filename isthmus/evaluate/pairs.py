@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from isthmus.connectors.reading import Vectors
 from isthmus.data.sample import Sample, Turn
 from isthmus.evaluate.gallery import Gallery, retrieve_both_ways
 from isthmus.evaluate.sight import SeesImages
@@ -27,11 +28,12 @@ def prefer(
     encoder: SeesImages,
     batch_size: int = 32,
     judge: bool = True,
+    vectors: Vectors = "queries",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Preferred:
     """Each sample's caption against `meta["wrong"]`, over its own image: by similarity, and with the matching logit.
 
-    Without `judge` both are the similarity's.
+    Without `judge` both are the similarity's. `vectors` is as in `retrieve_both_ways`.
 
     Raises:
         ValueError: a sample without a wrong description, or a model that does not align images and texts.
@@ -40,7 +42,7 @@ def prefer(
     judged: list[float] = []
     for first in range(0, len(samples), batch_size):
         some = samples[first : first + batch_size]
-        for right, wrong in zip(*_scores(model, some, encoder, batch_size, judge), strict=True):
+        for right, wrong in zip(*_scores(model, some, encoder, batch_size, judge, vectors), strict=True):
             compared.append(_won(right[0], wrong[0]))
             judged.append(_won(right[1], wrong[1]))
         if on_progress is not None:
@@ -53,7 +55,12 @@ def _won(right: float, wrong: float) -> float:
 
 
 def _scores(
-    model: VisionLanguageModel, samples: Sequence[Sample], encoder: SeesImages, batch_size: int, judge: bool
+    model: VisionLanguageModel,
+    samples: Sequence[Sample],
+    encoder: SeesImages,
+    batch_size: int,
+    judge: bool,
+    vectors: Vectors,
 ) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
     """Similarity and judged score of each image with its own text, and with the wrong one."""
     texts = (*samples, *(_told_wrong(sample) for sample in samples))
@@ -63,7 +70,13 @@ def _scores(
         images=tuple(sample.images[0] for sample in samples), texts=texts, belongs=torch.cat([own, own], dim=1)
     )
     found = retrieve_both_ways(
-        model, gallery, encoder=encoder, wanted=gallery.belongs, k=int(judge), batch_size=batch_size
+        model,
+        gallery,
+        encoder=encoder,
+        wanted=gallery.belongs,
+        k=int(judge),
+        batch_size=batch_size,
+        vectors=vectors,
     )
     rows = torch.arange(count)
     sides = []

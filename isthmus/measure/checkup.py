@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from isthmus.connectors.reading import Reading
+from isthmus.connectors.reading import Reading, Vectors
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Features, Plan, Text
 from isthmus.measure.signs import LookingEntropy, effective_rank, mean_cosine, share_distinct
@@ -37,7 +37,7 @@ def _alignment(model: VisionLanguageModel, batch: Batch, captions: Captions, los
     signs = _feature_signs(features)
     reading: Reading = model.connector.reading(features, captions)
     with LookingEntropy(model.connector) as looking:
-        images = reading.images("queries").float()
+        images = reading.images(_compared(losses)).float()
     if looking.value is not None:
         signs["attention_entropy"] = looking.value
     if images.shape[1] > 1:
@@ -56,6 +56,13 @@ def _alignment(model: VisionLanguageModel, batch: Batch, captions: Captions, los
     if "itg" in losses and len(negatives.rows):
         signs["itg_image_gain"] = _writing_gain(model, reading, features, captions, negatives)
     return signs
+
+
+def _compared(losses: Sequence[str]) -> Vectors:
+    """What is compared with texts, by the names of the losses; of several kinds the queries, which are judged too."""
+    kinds: dict[str, Vectors] = {"itc_features": "features", "itc_sum": "sum"}
+    trained = [kinds.get(name, "queries") for name in losses if name.startswith("itc")]
+    return trained[0] if len(trained) == 1 else "queries"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

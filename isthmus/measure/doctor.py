@@ -22,6 +22,7 @@ class Facts:
     """What a log does not say of its stage. `pairs`: rows compared with each other; `true_share`: of judged pairs."""
 
     losses: tuple[str, ...]
+    """By their names in the log; ITC of pooled features is "itc_features"."""
     num_steps: int
     warmup_steps: int = 0
     pairs: int = 1

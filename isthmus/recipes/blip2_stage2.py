@@ -105,7 +105,8 @@ def stage2_t5() -> Stage:
         name: a name of ours
         start_from: paper section 3.3: the first stage
         model, model.encoder, model.connector: as in blip2/stage1, without the text side
-        model.llm: paper section 3.3: FlanT5, frozen; code, flant5xl in BF16
+        model.llm: paper section 3.3: FlanT5, frozen; code, flant5xl in BF16, whose activation it replaces by the exact
+            GELU, where here it stays as published (its tanh approximation)
         model.llm.max_tokens: code, 32 queries and max_txt_len=32 of the text
         model.llm.checkpointing, model.llm.lora: elsewhere: not used
         model.placement: paper figure 3: the queries stand in front of the prefix

@@ -31,7 +31,7 @@ def vqa() -> Stage:
         model.encoder.precision: code, fp32 where the ViT learns
         model.encoder.checkpointing: code, use_grad_checkpoint of the other fine-tunings
         model.connector: paper section 4.3: the question's tokens go into the Q-Former and meet the queries in its
-            self-attention
+            self-attention; the second stage keeps no text side, so its words and feed-forwards start from BERT's again
         model.connector.max_text_tokens: elsewhere: as InstructBLIP has it
         model.connector.reads: one question a sample
         model.llm.max_tokens: elsewhere: 32 queries, the question and a short answer

@@ -102,7 +102,8 @@ def t5() -> Stage:
         start_from: paper section 2.5: BLIP-2's second stage with the same language model; its Q-Former keeps no text
             side, which starts from BERT's again
         model, model.encoder, model.connector, model.placement, model.prompt: as in instructblip/vicuna
-        model.llm: code, flant5xl in BF16, frozen; the instruction goes into its encoder, the answer into its decoder
+        model.llm: code, flant5xl in BF16, frozen; the instruction goes into its encoder, the answer into its decoder;
+            its activation stays as published, as in blip2/stage2-t5
         model.llm.max_tokens: code, 32 queries, max_txt_len=128, max_output_txt_len=256
         train, objectives, data: as in instructblip/vicuna
         steps, epochs: paper section 2.5: at most 60k steps

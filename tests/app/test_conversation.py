@@ -1,5 +1,6 @@
 """A conversation keeps what it saw and read, and says the same as a model that keeps nothing."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,20 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_models import byte_tokenizer, save_model
+from tiny_models import VOCABULARY, byte_tokenizer, save_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from isthmus.app.conversation import Conversation
 from isthmus.app.terminal import Terminal
-from isthmus.connectors import GatedCrossAttentionConfig, MlpConfig, PerceiverConfig, QFormerConfig
+from isthmus.connectors import (
+    GatedCrossAttentionConfig,
+    InstructQFormerConfig,
+    MlpConfig,
+    PerceiverConfig,
+    QFormerConfig,
+)
 from isthmus.connectors.arrange import DeepStack
+from isthmus.connectors.base import QuestionTurn
 from isthmus.data.frames import UniformFrames
 from isthmus.data.images import FileImage
 from isthmus.data.interleave import few_shot
@@ -23,6 +31,7 @@ from isthmus.data.sound import FileSound
 from isthmus.data.video import FileVideo
 from isthmus.encoders import VisionEncoder
 from isthmus.encoders.tiles.anyres import AnyresTiles
+from isthmus.features import Text
 from isthmus.llms import CausalLM, EncoderDecoderLM, Generation
 from isthmus.llms.causal import CausalLanguageModel
 from isthmus.model import Model, VisionLanguageModel
@@ -90,7 +99,7 @@ def talk(root: Path, model: VisionLanguageModel, *, keep: bool) -> list[str]:
 GATED = GatedCrossAttentionConfig(
     resampler=PerceiverConfig(num_latents=3, layers=1, heads=2, head_width=8, project=False), heads=2, head_width=8
 )
-QUESTION_READER = QFormerConfig(num_queries=4, width=16, layers=2, heads=2, ffn_width=24)
+QUERIES = QFormerConfig(num_queries=4, width=16, layers=2, heads=2, ffn_width=24)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +107,7 @@ QUESTION_READER = QFormerConfig(num_queries=4, width=16, layers=2, heads=2, ffn_
     [
         ("llama", {}),
         ("llama", {"prompt": Vicuna(system="")}),
-        ("llama", {"placement": "before-bos", "connector": QUESTION_READER}),
+        ("llama", {"placement": "before-bos", "connector": QUERIES}),
         ("llama", {"arrange": DeepStack(groups=2, start_layer=0), "encoder": "tiles"}),
         ("gpt2", {"connector": GATED}),
         ("opt", {}),
@@ -124,6 +133,43 @@ def test_answers_equal_those_of_a_model_that_keeps_nothing(family: str, changes:
     said = chat.say("a?")
     sample = chat.sample()
     assert said == kept[0] == model.answer([replace(sample, turns=sample.turns[:1])], SHORT)[0]
+
+
+def question_reader(root: Path, reads: QuestionTurn) -> InstructQFormerConfig:
+    folder = root / "reader"
+    if not folder.is_dir():
+        tokenizer = byte_tokenizer()
+        tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+        tokenizer.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    text = {"text": True, "text_model": str(folder), "vocabulary": VOCABULARY + 3, "positions": 32}
+    return InstructQFormerConfig(qformer=replace(QUERIES, **text), reads=reads, max_text_tokens=32)
+
+
+@pytest.mark.parametrize(("reads", "read"), [("last-question", ["a?", "what?"]), ("first-question", ["a?"])])
+def test_a_connector_looks_again_where_it_reads_another_question(
+    reads: QuestionTurn, read: list[str], root: Path
+) -> None:
+    model = build(replace(config(root), connector=question_reader(root, reads)))
+    for weight in model.connector.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    looked: list[Text] = []
+    views: list[int] = []
+    assert model.encoder is not None
+    model.encoder.register_forward_hook(lambda module, args, output: views.append(len(args[0])))
+    model.connector.register_forward_pre_hook(lambda module, args: looked.append(args[1]))
+    chat = Conversation(model, SHORT)
+    chat.attach("image", picture(root, "red.png"))
+    said = [chat.say("a?"), chat.say("what?")]
+    tokenizer = model.config.connector.tokenizer()
+    assert [tokenizer.decode(text.ids[0][1:-1]) for text in looked] == read
+    assert views == [1]
+    asked = chat.sample().turns
+    for turns, answer in ((asked[:1], said[0]), (asked[:3], said[1])):
+        assert answer == model.answer([replace(chat.sample(), turns=turns)], SHORT)[0]
+    forgetful = Conversation(model, SHORT, keep=False)
+    forgetful.attach("image", picture(root, "red.png"))
+    assert [forgetful.say("a?"), forgetful.say("what?")] == said
 
 
 def test_a_second_question_reads_its_own_words_alone(root: Path) -> None:

@@ -1,6 +1,7 @@
 """Captioners and rankers on tiny models, each against the same computed alone, and the command from end to end."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,18 @@ def test_a_first_stage_scores_as_each_pair_alone(root: Path, images: list[ImageR
             else:
                 wanted = (reading.images("queries")[0] @ reading.texts()[0]).max()
         assert scores[place] == pytest.approx(float(wanted), abs=1e-5)
+
+
+def test_an_imported_first_stage_judges_with_the_heads_it_came_with(
+    root: Path, images: list[ImageRef], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(root / "aligned", tmp_path / "imported"))
+    told = json.loads((folder / "stage.json").read_text())
+    kept = {name: told["stage"][name] for name in ("type", "name", "model")}
+    (folder / "stage.json").write_text(json.dumps({**told, "imported_from": "a checkpoint", "stage": kept}))
+    ranker = AlignedRun(Run(folder))
+    assert ranker.judges
+    assert ranker.scores(images, TEXTS, OWNERS) == AlignedRun(Run(root / "aligned")).scores(images, TEXTS, OWNERS)
 
 
 def test_an_answering_run_scores_by_what_the_image_adds(root: Path, images: list[ImageRef]) -> None:

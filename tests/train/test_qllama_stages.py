@@ -1,7 +1,10 @@
 """InternVL 1.0's stages on a tiny QLLaMA: its three texts, whole runs, its start from a LLaMA, and a gallery."""
 
+import json
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +13,33 @@ from tiny_stage import Swatches
 from tiny_stage1 import batch_of, captioned, tiny_stage1
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from isthmus.cli import retrieving
+from isthmus.cli.commands import Evaluate
+from isthmus.cli.doctoring import expected
+from isthmus.cli.retrieving import held_out, retrieve_run
+from isthmus.compare import aligning
+from isthmus.compare.aligning import Aligning
+from isthmus.compare.jobs import AskedToAlign
+from isthmus.compare.study import Arm, Study
 from isthmus.connectors import QLlamaConfig
-from isthmus.data.captions import CaptionStyle
+from isthmus.connectors.reading import Vectors
+from isthmus.curate import AlignedRun
+from isthmus.data.captions import CaptionStyle, caption_of
 from isthmus.data.sources.base import Source
+from isthmus.evaluate import pairs
+from isthmus.evaluate.gallery import Retrieved, make_gallery, retrieve_both_ways
+from isthmus.evaluate.pairs import prefer
+from isthmus.evaluate.sight import open_run
 from isthmus.features import FeatureShape, Grid
+from isthmus.measure.checkup import check_up
+from isthmus.measure.doctor import judge
+from isthmus.measure.signs import mean_cosine
 from isthmus.model import VisionLanguageModel
+from isthmus.runs import Run
 from isthmus.train.loop import train
 from isthmus.train.objectives import ITC, ITG, ITM
 from isthmus.train.stage import Stage
+from isthmus.train.watch import facts_of
 
 SMALL = QLlamaConfig(
     num_queries=3,
@@ -30,6 +52,7 @@ SMALL = QLlamaConfig(
     embedding=8,
     pool_heads=2,
 )
+KINDS: tuple[Vectors, ...] = ("features", "queries")
 CONTRAST, MATCH, WRITE = (
     ITC(label_smoothing=0.0, gradients="both"),
     ITM(negatives="given"),
@@ -70,17 +93,105 @@ def test_the_middleware_trains(root: Path, tmp_path: Path) -> None:
     assert run.finished
 
 
-def test_contrast_with_a_learning_encoder_trains_what_it_touches(root: Path, tmp_path: Path) -> None:
-    first = replace(
+def first_stage(root: Path) -> Stage:
+    """Pooled features are compared; the queries learn nothing."""
+    return replace(
         stage(root),
         objectives=(replace(CONTRAST, vectors="features"),),
         train=("encoder", "connector.words", "connector.layers", "connector.norm", "connector.heads"),
-        validation=(),
         data=(Source(of=Swatches(num=8)),),
     )
-    run = train(first, tmp_path / "run", progress=False)
-    assert "itc_features" in run.log()[1]
-    assert any(name.startswith("encoder.") for name in run.weights())
+
+
+@pytest.fixture(scope="module")
+def compared(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISTHMUS_CACHE", str(folder / "cache"))
+        return train(first_stage(root), folder / "run", progress=False)
+
+
+def test_contrast_with_a_learning_encoder_trains_what_it_touches(compared: Run) -> None:
+    assert "itc_features" in compared.log()[1]
+    assert any(name.startswith("encoder.") for name in compared.weights())
+
+
+def test_a_run_is_searched_by_what_it_compared(root: Path, compared: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh queries say nothing: a gallery, a study and a curation look at the pooled features, as training did."""
+    assert compared.vectors == "features"
+    model, encoder = open_run(compared)
+    samples = held_out(first_stage(root), 4)
+    searched = {
+        kind: retrieve_both_ways(model, make_gallery(samples), encoder=encoder, k=0, vectors=kind).compared
+        for kind in KINDS
+    }
+    assert not torch.allclose(searched["features"], searched["queries"], atol=1e-3)
+    monkeypatch.setattr(retrieving, "saved_stage", lambda folder: first_stage(root))  # its source is no listed one
+    [found] = retrieve_run(Evaluate(run=compared.folder, num=4)).galleries.values()
+    torch.testing.assert_close(found.compared, searched["features"])
+    images, texts = [one.images[0] for one in samples], [caption_of(one) for one in samples]
+    ranked = AlignedRun(compared).scores(images, texts, list(range(len(images))))
+    places = make_gallery(samples)
+    at = [[one.key for one in places.images].index(image.key) for image in images]
+    told = [[caption_of(one) for one in places.texts].index(text) for text in texts]
+    assert ranked == pytest.approx(searched["features"][at, told].tolist(), abs=1e-5)
+    wrong = [replace(one, meta={"wrong": f"no {caption_of(one)}"}) for one in samples]
+    asked: list[str] = []
+
+    def noting(*given: Any, **named: Any) -> Retrieved:
+        asked.append(named["vectors"])
+        return retrieve_both_ways(*given, **named)
+
+    for room in (aligning, pairs):
+        monkeypatch.setattr(room, "retrieve_both_ways", noting)
+    prefer(model, wrong, encoder=encoder, judge=False, vectors="features")
+    nothing = AskedToAlign(tasks=(), headline=(), control_items=0, watch_items=0, blind=False, judge=0)
+    study = Aligning(compared, nothing, None, root)
+    for task in ("gallery/world", "swaps/replaced"):
+        study._asked(task, [replace(one, meta={**one.meta, "family": task}) for one in wrong], 0)
+    assert asked == ["features"] * 3
+
+
+def test_a_study_takes_arms_that_compare_pooled_features(root: Path) -> None:
+    tasks = ("gallery/world",)
+    study = Study(name="s", base=first_stage(root), arms=(Arm(name="a"),), seeds=(1,), tune_rates=(1e-3,), tasks=tasks,
+                  headline=tasks)  # fmt: skip
+    assert study.judge == 0
+
+
+def test_the_doctor_judges_the_comparison_that_was_trained(root: Path, compared: Run) -> None:
+    facts = facts_of(first_stage(root), 200)
+    assert facts.losses == ("itc_features",)
+    flat = [{"step": step, "itc_features": math.log(facts.pairs)} for step in range(20, 201, 20)]
+    assert judge(facts, flat).word == "flat-itc"
+    falling = [{**line, "itc_features": 0.1} for line in flat]
+    assert judge(facts, falling).word == "healthy"
+    assert "itc_features" in expected(facts)
+    model = compared.load_model(with_encoder=False)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.3)
+    batch = batch_of(model, captioned((1, "ab"), (2, "cd"), (3, "e")))
+    reading = model.connector.reading(batch.features, batch.captions)
+    with torch.no_grad():
+        alike = {kind: float(mean_cosine(reading.images(kind)[:, 0])) for kind in KINDS}
+    assert check_up(model, batch, facts.losses)["image_cosine"] == pytest.approx(alike["features"], abs=1e-5)
+    assert alike["features"] != pytest.approx(alike["queries"], abs=1e-3)
+
+
+def test_of_several_comparisons_a_run_is_searched_by_their_sum(tmp_path: Path) -> None:
+    for trained, kind in (
+        (("queries",), "queries"),
+        (("queries", "features"), "sum"),
+        (("sum",), "sum"),
+        ((), "queries"),
+    ):
+        objectives = [{"type": "ITM"}, *({"type": "ITC", "vectors": one} for one in trained)]
+        folder = tmp_path / "-".join(["run", *trained])
+        folder.mkdir()
+        told = {"stage": {"name": "a", "model": {}, "objectives": objectives}}
+        (folder / "stage.json").write_text(json.dumps(told))
+        assert Run(folder).vectors == kind
 
 
 def test_starts_from_a_llama_and_says_what_does_not_fit(root: Path, tmp_path: Path) -> None:
