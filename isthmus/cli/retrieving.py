@@ -76,14 +76,18 @@ def retrieve_run(command: Evaluate) -> Found:
                 f"{did_you_mean(name, ALIGNMENT)} It can be asked {', '.join(ALIGNMENT)}."
             )
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    stage = saved_stage(command.run)
-    judge = command.judge if stage.passes.match else 0
     run = Run(command.run)
+    imported = "imported_from" in run.stage_json
+    stage = None if imported and command.tasks else saved_stage(command.run)
+    judge = command.judge if stage is None or stage.passes.match else 0  # what was imported has every head
     model, encoder = open_run(run, device)
     galleries: dict[str, Retrieved] = {}
     shares: list[Share] = []
     for name in command.tasks or (HELD_OUT,):
-        samples = held_out(stage, command.num) if name == HELD_OUT else ALIGNMENT[name].make("test", command.num)
+        if stage is not None and name == HELD_OUT:
+            samples = held_out(stage, command.num)
+        else:
+            samples = ALIGNMENT[name].make("test", command.num)
         if name != HELD_OUT and ALIGNMENT[name].form == "pairs":
             shares += _pairs(
                 name, model, samples, encoder, batch_size=command.batch_size, judge=judge > 0, vectors=run.vectors

@@ -22,7 +22,7 @@ from isthmus.train.objectives.shared import Shared
 from isthmus.train.stage import Stage
 
 QFORMER = QFormerConfig(
-    num_queries=3, width=8, layers=3, heads=2, ffn_width=20, dropout=0.0, text=True, vocabulary=30, positions=16,
+    num_queries=3, width=8, layers=3, heads=2, ffn_width=20, dropout=0.0, text=True, vocabulary=30, positions=32,
     embedding=4,
 )  # fmt: skip
 QLLAMA = QLlamaConfig(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,19 @@ def test_a_run_is_searched_by_what_it_compared(root: Path, compared: Run, monkey
     for task in ("gallery/world", "swaps/replaced"):
         study._asked(task, [replace(one, meta={**one.meta, "family": task}) for one in wrong], 0)
     assert asked == ["features"] * 3
+
+
+def test_an_imported_run_is_searched_by_named_tasks_alone(root: Path, compared: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(compared.folder, tmp_path / "imported"))
+    told = json.loads((folder / "stage.json").read_text())
+    kept = {name: told["stage"][name] for name in ("type", "name", "model")}
+    (folder / "stage.json").write_text(json.dumps({**told, "imported_from": "a checkpoint", "stage": kept}))
+    found = retrieve_run(Evaluate(run=folder, tasks=("gallery/world",), num=4, judge=2))
+    [searched] = found.galleries.values()
+    assert searched.compared.isfinite().all()
+    assert searched.num_judged > 0  # by the judge that came with it
+    with pytest.raises(ValueError, match="no validation to search"):
+        retrieve_run(Evaluate(run=folder, num=4))
 
 
 def test_a_study_takes_arms_that_compare_pooled_features(root: Path) -> None:
