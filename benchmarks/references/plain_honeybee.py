@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -179,6 +180,20 @@ class DetrSelfAttention(nn.Module):
         return self.out_proj(plain_attention(self.q_proj(placed), self.k_proj(placed), self.v_proj(x), self.heads))
 
 
+class Sampling(nn.Module):
+    """The sampling of `transformers` in float32: in bfloat16 it gives numbers on the CPU that are not finite."""
+
+    def __init__(self, sampling: nn.Module) -> None:
+        super().__init__()
+        self.sampling = sampling
+
+    def forward(
+        self, value: Tensor, shapes: Tensor, sides: list[tuple[int, int]], start: Tensor, *numbers: Any
+    ) -> Tensor:
+        exact = [one.float() if isinstance(one, Tensor) else one for one in numbers]
+        return self.sampling(value.float(), shapes, sides, start, *exact).to(value.dtype)
+
+
 class DetrLayer(nn.Module):
     """Deformable DETR's decoder layer; its deformable attention is that of `transformers`."""
 
@@ -189,6 +204,7 @@ class DetrLayer(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # heads whose width is no power of two
             self.encoder_attn = DeformableDetrMultiscaleDeformableAttention(config, heads, points)
+        self.encoder_attn.attn = Sampling(self.encoder_attn.attn)
         self.self_attn_layer_norm, self.encoder_attn_layer_norm, self.final_layer_norm = (
             nn.LayerNorm(width) for _ in range(3)
         )
