@@ -22,14 +22,13 @@ def act(command: object, rest: Sequence[str]) -> None:
 
 def train(command: commands.Train, rest: Sequence[str]) -> None:
     """Train a recipe's stage or a chain of them, or go on with a run."""
-    from torch import distributed
+    from isthmus.train.processes import leave_group
 
     if command.recipe in CHAINS or (command.resume is not None and (command.resume / "chain.json").is_file()):
         _train_chain(command, rest)
     else:
         _train_stage(command, rest)
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()  # its threads must not outlive the work: that ends a process with an abort
+    leave_group()
 
 
 def _train_stage(command: commands.Train, rest: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ from accelerate import Accelerator
 from test_tiled_training import tiled
 from tiny_models import save_model
 from tiny_stage import Swatches, tiny_stage
-from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from isthmus.adapters import Lora
@@ -27,6 +26,7 @@ from isthmus.model import VisionLanguageModel
 from isthmus.train import loop, sharding
 from isthmus.train.loop import train
 from isthmus.train.options import RunOptions
+from isthmus.train.processes import leave_group
 from isthmus.train.stage import AdamW, Stage
 from isthmus.train.steps import Steps
 
@@ -143,4 +143,4 @@ if __name__ == "__main__":
     os.environ["ISTHMUS_CACHE"] = str(models / "cache")
     for one in sys.argv[3:]:
         run_job(models, root, one)
-    distributed.destroy_process_group()
+    leave_group()

@@ -8,13 +8,13 @@ from pathlib import Path
 from medley import medley_stage
 from tiny_stage import Swatches, tiny_stage
 from tiny_stage1 import tiny_stage1
-from torch import distributed
 
 from isthmus.connectors import MlpConfig
 from isthmus.data.sources import Source
 from isthmus.train.loop import train
 from isthmus.train.objectives import ITC, ITG, ITM
 from isthmus.train.objectives.shared import Gradients
+from isthmus.train.processes import leave_group
 from isthmus.train.stage import AdamW, Stage
 
 
@@ -54,4 +54,4 @@ if __name__ == "__main__":
     models, run, kind = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     os.environ["ISTHMUS_CACHE"] = str(models / "cache")
     train(stage_of(models, kind), run, progress=False)
-    distributed.destroy_process_group()
+    leave_group()
