@@ -1,13 +1,12 @@
 """The model carries a question of the chat to a connector that reads text, one for all views of a row."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from test_model import NONE, ONE, TWO, PatchConfig, batch, build, llm, sample
-from tiny_models import VOCABULARY, byte_tokenizer
+from tiny_models import VOCABULARY, save_byte_reader
 
 from isthmus.connectors import InstructQFormerConfig, QFormerConfig
 from isthmus.data.sample import Sample, Turn
@@ -21,17 +20,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-def reader(root: Path) -> str:
-    """A tokenizer of the Q-Former's own: one token a byte between marks of its own."""
-    folder = root / "reader"
-    if not folder.is_dir():
-        tokenizer = byte_tokenizer()
-        tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
-        tokenizer.save_pretrained(folder)
-        (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    return str(folder)
-
-
 def config(root: Path, family: str = "llama", **changes: object) -> Model:
     qformer = QFormerConfig(
         num_queries=4,
@@ -40,7 +28,7 @@ def config(root: Path, family: str = "llama", **changes: object) -> Model:
         heads=2,
         ffn_width=24,
         text=True,
-        text_model=reader(root),
+        text_model=save_byte_reader(root),
         vocabulary=VOCABULARY + 3,
         positions=32,
     )

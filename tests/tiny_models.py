@@ -1,5 +1,6 @@
 """Tiny language models with random weights, in the ordinary folder format, for tests that must not download."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -58,6 +59,17 @@ def byte_tokenizer(*, bos: bool = True, template: str | None = None) -> PreTrain
     )
     fast.chat_template = template
     return fast
+
+
+def save_byte_reader(root: Path) -> str:
+    """The folder of a BERT-shaped model's tokenizer: one token a byte between marks of its own."""
+    folder = root / "reader"
+    if not folder.is_dir():
+        tokenizer = byte_tokenizer()
+        tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
+        tokenizer.save_pretrained(folder)
+        (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    return str(folder)
 
 
 def save_model(family: str, root: Path) -> str:

@@ -1,7 +1,8 @@
 """Evaluate a run without a language model: galleries searched both ways, and descriptions told from wrong ones."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,14 +13,12 @@ from rich.table import Table
 from isthmus.cli.commands import Evaluate
 from isthmus.cli.stages import saved_stage
 from isthmus.config import did_you_mean
-from isthmus.connectors.reading import Vectors
 from isthmus.data.sample import Sample
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.bounds import share_bounds
 from isthmus.evaluate.gallery import RANKS, Recall, Retrieved, make_gallery, retrieve_both_ways
-from isthmus.evaluate.pairs import prefer
-from isthmus.evaluate.sight import SeesImages, open_run
-from isthmus.model import VisionLanguageModel
+from isthmus.evaluate.pairs import Preferred, prefer
+from isthmus.evaluate.sight import open_run
 from isthmus.runs import Run
 from isthmus.train.stage import Stage
 
@@ -88,15 +87,26 @@ def retrieve_run(command: Evaluate) -> Found:
             samples = held_out(stage, command.num)
         else:
             samples = ALIGNMENT[name].make("test", command.num)
-        if name != HELD_OUT and ALIGNMENT[name].form == "pairs":
-            shares += _pairs(
-                name, model, samples, encoder, batch_size=command.batch_size, judge=judge > 0, vectors=run.vectors
-            )
-        else:
-            galleries[name] = _gallery(
-                name, model, samples, encoder, batch_size=command.batch_size, judge=judge, vectors=run.vectors
-            )
-            shares += _recalls(name, galleries[name])
+        size, vectors = command.batch_size, run.vectors
+        with _progress(name) as shown:
+            if name != HELD_OUT and ALIGNMENT[name].form == "pairs":
+                won = prefer(
+                    model,
+                    samples,
+                    encoder=encoder,
+                    batch_size=size,
+                    judge=judge > 0,
+                    vectors=vectors,
+                    on_progress=shown,
+                )
+                shares += _preferences(name, samples, won, judged=judge > 0)
+            else:
+                gallery = make_gallery(samples)
+                found = retrieve_both_ways(
+                    model, gallery, encoder=encoder, k=judge, batch_size=size, vectors=vectors, on_progress=shown
+                )
+                galleries[name] = found
+                shares += _recalls(name, found)
     path = Path(command.run) / "report" / "retrieval.json"
     path.parent.mkdir(exist_ok=True)
     told = {name: {HOW[how]: asdict(recalls) for how, recalls in _ways(one)} for name, one in galleries.items()}
@@ -117,27 +127,12 @@ def held_out(stage: Stage, num: int) -> list[Sample]:
     return [dataset[index] for dataset in sets for index in range(min(num, len(dataset)))]
 
 
-def _gallery(
-    name: str,
-    model: VisionLanguageModel,
-    samples: Sequence[Sample],
-    encoder: SeesImages,
-    *,
-    batch_size: int,
-    judge: int,
-    vectors: Vectors,
-) -> Retrieved:
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how much is done, and of how much."""
     with Progress() as bars:
         bar = bars.add_task(f"Judging {name}")
-        return retrieve_both_ways(
-            model,
-            make_gallery(samples),
-            encoder=encoder,
-            k=judge,
-            batch_size=batch_size,
-            vectors=vectors,
-            on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
-        )
+        yield lambda done, total: bars.update(bar, completed=done, total=total)
 
 
 def _ways(found: Retrieved) -> list[tuple[str, Recall]]:
@@ -164,29 +159,9 @@ def _chance(one: Recall, way: str) -> float:
     return pairs / (one.num_images * one.num_texts)
 
 
-def _pairs(
-    name: str,
-    model: VisionLanguageModel,
-    samples: Sequence[Sample],
-    encoder: SeesImages,
-    *,
-    batch_size: int,
-    judge: bool,
-    vectors: Vectors,
-) -> list[Share]:
-    with Progress() as bars:
-        bar = bars.add_task(f"Judging {name}")
-        won = prefer(
-            model,
-            samples,
-            encoder=encoder,
-            batch_size=batch_size,
-            judge=judge,
-            vectors=vectors,
-            on_progress=lambda done, total: bars.update(bar, completed=done, total=total),
-        )
+def _preferences(name: str, samples: Sequence[Sample], won: Preferred, *, judged: bool) -> list[Share]:
     shares = []
-    for how, one in (("compared", won.compared), ("judged", won.judged))[: 1 + judge]:
+    for how, one in (("compared", won.compared), ("judged", won.judged))[: 1 + judged]:
         shares.append(Share.of(f"{name}: the true one wins, {how}", sum(one) / len(one), 0.5, len(one)))
         for attribute in ("colour", "shape", "size"):
             some = [

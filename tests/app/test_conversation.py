@@ -1,6 +1,5 @@
 """A conversation keeps what it saw and read, and says the same as a model that keeps nothing."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from tiny_models import VOCABULARY, byte_tokenizer, save_model
+from tiny_models import VOCABULARY, byte_tokenizer, save_byte_reader, save_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from isthmus.app.conversation import Conversation
@@ -136,13 +135,7 @@ def test_answers_equal_those_of_a_model_that_keeps_nothing(family: str, changes:
 
 
 def question_reader(root: Path, reads: QuestionTurn) -> InstructQFormerConfig:
-    folder = root / "reader"
-    if not folder.is_dir():
-        tokenizer = byte_tokenizer()
-        tokenizer.add_special_tokens({"cls_token": "[CLS]", "sep_token": "[SEP]"})
-        tokenizer.save_pretrained(folder)
-        (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    text = {"text": True, "text_model": str(folder), "vocabulary": VOCABULARY + 3, "positions": 32}
+    text = {"text": True, "text_model": save_byte_reader(root), "vocabulary": VOCABULARY + 3, "positions": 32}
     return InstructQFormerConfig(qformer=replace(QUERIES, **text), reads=reads, max_text_tokens=32)
 
 
