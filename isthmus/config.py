@@ -10,7 +10,9 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from functools import lru_cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
@@ -60,6 +62,41 @@ def from_json(data: Any, types: Mapping[str, type]) -> Any:
         return made(**values)
     except TypeError as error:
         raise ValueError(f"Cannot make {name} from its JSON: {error}") from error
+
+
+def check_choices(config: object) -> None:
+    """Refuse a config, or one anywhere inside it, with a field that is none of those its `Literal` allows.
+
+    Raises:
+        ValueError: such a field, with its choices and the nearest of them.
+    """
+    if isinstance(config, tuple):
+        for item in config:
+            check_choices(item)
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return
+    allowed = _choices(type(config))
+    for field in dataclasses.fields(config):
+        chosen = getattr(config, field.name)
+        choices = allowed.get(field.name)
+        if choices is not None and chosen not in choices:
+            listed = ", ".join(map(repr, choices))
+            raise ValueError(
+                f"{type(config).__name__}({field.name}={chosen!r}): it must be one of {listed}."
+                f"{did_you_mean(str(chosen), [one for one in choices if isinstance(one, str)])}"
+            )
+        check_choices(chosen)
+
+
+@lru_cache(maxsize=512)
+def _choices(made: type) -> dict[str, tuple[object, ...]]:
+    """The fields of a dataclass that are a `Literal`, or one or None, and what each may be."""
+    found: dict[str, tuple[object, ...]] = {}
+    for name, hint in get_type_hints(made).items():
+        parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if all(part is type(None) or get_origin(part) is Literal for part in parts):
+            found[name] = tuple(value for part in parts for value in (get_args(part) or (None,)))
+    return found
 
 
 def fingerprint(config: object) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from isthmus.adapters import Lora
 from isthmus.branches import Branch, BranchParts, Looked, blank, check_padding, check_places, join_placed, look
-from isthmus.config import fingerprint, to_json
+from isthmus.config import check_choices, fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
 from isthmus.data.captions import CaptionStyle
@@ -45,6 +45,9 @@ class Model:
     """Sees the clips, where they have an encoder and a connector of their own."""
     audio: Branch | None = None
     """Hears the sounds."""
+
+    def __post_init__(self) -> None:
+        check_choices(self)
 
     def source(self) -> FeatureShape:
         """What the connector reads."""

@@ -1,11 +1,14 @@
 """Configs to JSON and back, and changes by dotted path."""
 
 import json
+from copy import copy
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
-from isthmus.config import fingerprint, from_json, replace_at, to_json
+from isthmus.config import check_choices, fingerprint, from_json, replace_at, to_json
+from isthmus.recipes import quickstart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,3 +68,32 @@ def test_replace_at_reaches_into_a_config_and_names_typos() -> None:
         replace_at(config, "iner.rate", 1.0)
     with pytest.raises(ValueError, match="it has no fields"):
         replace_at(config, "name.length", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy:
+    side: Literal["left", "right"] = "left"
+    width: Literal[1, 2] | None = None
+    inner: tuple[object, ...] = ()
+
+
+def test_what_is_none_of_the_choices_is_refused_at_any_depth() -> None:
+    check_choices(Choosy(inner=(Choosy(side="right", width=2), 3)))
+    with pytest.raises(
+        ValueError, match=r"Choosy\(side='rigth'\): it must be one of 'left', 'right'. Did you mean 'right'"
+    ):
+        check_choices(Choosy(side="rigth"))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Choosy\(width=3\): it must be one of 1, 2, None"):
+        check_choices(Choosy(inner=(Choosy(width=3),)))  # type: ignore[arg-type]
+
+
+def test_a_stage_and_a_model_refuse_what_is_none_of_the_choices() -> None:
+    stage = copy(quickstart.stage())
+    model = copy(stage.model)
+    # Past the type checks that tests run under, which a user's own code does not.
+    object.__setattr__(stage, "precision", "bfloat16")
+    object.__setattr__(model, "placement", "in place")
+    with pytest.raises(ValueError, match=r"Stage\(precision='bfloat16'\): it must be one of 'float32', 'bf16'"):
+        stage.__post_init__()
+    with pytest.raises(ValueError, match=r"Model\(placement='in place'\).* Did you mean 'in-place'"):
+        model.__post_init__()

@@ -1,6 +1,6 @@
 """The text-only arm's data: any source with every image blanked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Dataset, Source, SourceConfig
@@ -16,6 +16,11 @@ class Blind(SourceConfig):
     """
 
     of: SourceConfig
+
+    @property
+    def together(self) -> int:
+        """As in the source underneath."""
+        return self.of.together
 
     def build(self) -> Dataset:
         """Open the source underneath."""
@@ -37,4 +42,4 @@ class BlindDataset:
 
 def blind(sources: tuple[Source, ...]) -> tuple[Source, ...]:
     """The same mixture, blanked."""
-    return tuple(Source(of=Blind(of=source.of), weight=source.weight) for source in sources)
+    return tuple(replace(source, of=Blind(of=source.of)) for source in sources)

@@ -69,6 +69,9 @@ class Mixture:
 
     With `block` above 1, each run of `block` positions holds samples of one source, and the weights share out blocks;
     what does not fill a block waits for the next epoch.
+
+    Samples that belong together (`SourceConfig.together`) follow each other in every order of their source, and stand
+    in one block where it has room for whole groups of them.
     """
 
     def __init__(
@@ -92,7 +95,7 @@ class Mixture:
             block: samples of one source that stand together.
 
         Raises:
-            ValueError: no sources, one that is empty, or a block below 1.
+            ValueError: no sources, one that is empty or whose samples cannot stand together, or a block below 1.
         """
         if not sources:
             raise ValueError("A mixture needs one source at least.")
@@ -103,6 +106,10 @@ class Mixture:
         for name, dataset in zip(self._names, self._datasets, strict=True):
             if not len(dataset):
                 raise ValueError(f"Source {name} has no samples.")
+        self._together = [source.of.together for source in sources]
+        for name, dataset, together in zip(self._names, self._datasets, self._together, strict=True):
+            if len(dataset) % together:
+                raise ValueError(f"Source {name} gives samples {together} and {together}, but has {len(dataset)}.")
         self._seed = seed
         self._accept = OpenedImages() if accept is None else accept
         self._fits = [fits if source.unfit == "skip" else None for source in sources]
@@ -190,7 +197,10 @@ class Mixture:
         return _order(sum(self._shares), self._seed, "epoch", epoch)
 
     def _make_pass_order(self, source: int, turn: int) -> _Numbers:
-        return _order(len(self._datasets[source]), self._seed, "pass", source, turn)
+        together = self._together[source]
+        firsts = _order(len(self._datasets[source]) // together, self._seed, "pass", source, turn)
+        numbers: _Numbers = (firsts[:, None] * together + np.arange(together)).reshape(-1)
+        return numbers
 
 
 def _share_out(total: int, weights: list[float]) -> list[int]:

@@ -154,6 +154,9 @@ class LanguageModel(nn.Module):
     It is built frozen: its weights get gradients only after someone calls `requires_grad_` on them.
     """
 
+    recomputes = False
+    """Whether its layers are computed again in the backward pass (`isthmus.train.recompute`)."""
+
     def __init__(self, model: nn.Module, tokenizer: Any, layers: nn.ModuleList, max_tokens: int) -> None:
         super().__init__()
         self.model = model.requires_grad_(False)

@@ -4,6 +4,8 @@ Sources: LLaVA (arXiv:2304.08485) section 4.1 for tokens in place; BLIP-2 (arXiv
 front. Checked against: `labels=` of the model's own forward, and `generate` on ids alone (tests/llms).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
@@ -30,6 +32,10 @@ from isthmus.llms.base import (
 )
 from isthmus.llms.packing import Packed, pack
 from isthmus.weights import quiet_transformers, resolve_model
+
+SHORT = 256
+"""Positions up to which plain products train faster than fused attention in bfloat16 on a CPU
+(`python -m benchmarks.short_text`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +127,31 @@ class CausalLanguageModel(LanguageModel):
         inputs: dict[str, Tensor] = {"inputs_embeds": embeddings}
         if not bool(mask[:, 0].all()):
             inputs |= {"attention_mask": mask.long(), "position_ids": positions(mask)}
-        logits = self._logits_at(rows * labels.shape[1] + columns, inputs)
+        with self._fast_attention(embeddings):
+            logits = self._logits_at(rows * labels.shape[1] + columns, inputs)
         losses = functional.cross_entropy(logits.float(), labels[rows, columns + 1], reduction="none")
         return TokenLosses(losses=losses, rows=rows)
+
+    @contextmanager
+    def _fast_attention(self, embeddings: Float[Tensor, "rows length width"]) -> Iterator[None]:
+        """The model's plain attention where its backward pass beats the fused one's: short rows in bfloat16 on a CPU.
+
+        Not where layers are computed again in the backward pass: that happens outside, and must do the same. Nor where
+        both forms differ in more than rounding: the fused one has no soft cap.
+        """
+        low = embeddings.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        short = embeddings.device.type == "cpu" and low and embeddings.shape[1] <= SHORT
+        config = self.model.config
+        fused = config._attn_implementation == "sdpa"  # type: ignore[union-attr]
+        fused = fused and getattr(config, "attn_logit_softcapping", None) is None
+        if not (fused and short and torch.is_grad_enabled() and not self.recomputes):
+            yield
+            return
+        self.model.set_attn_implementation("eager")  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation("sdpa")  # type: ignore[operator]
 
     def _packed(self, packed: Packed) -> TokenLosses:
         """The losses of packed rows, in the order in which they come from rows apart."""

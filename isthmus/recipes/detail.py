@@ -20,7 +20,7 @@ from isthmus.train.stage import Stage
 
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = 1_280
-STEPS = 240
+STEPS = 360
 ASKED = ("shape", "digit")
 """Of the four things and the number in a scene: four questions of shape for one of reading."""
 CROPS = AnyresTiles(grids=((2, 2),))
@@ -39,6 +39,7 @@ def stage() -> Stage:
         data=(Source(of=SmallThings(split="train", num_scenes=SCENES, families=ASKED, questions=5)),),
         validation=(Source(of=SmallThings(split="val", num_scenes=32, families=ASKED, questions=5)),),
         steps=STEPS,
+        precision="bf16",
         save_every=STEPS,
         validate_every=STEPS,
     )

@@ -103,7 +103,7 @@ def layers() -> Study:
     """
     return _study(
         "deepstack/layers",
-        *(stacked(f"from layer {first}", replace(PAIR, start_layer=first), HALVES) for first in range(5)),
+        *(stacked(f"layers {first} and {first + 1}", replace(PAIR, start_layer=first), HALVES) for first in range(5)),
     )
 
 
@@ -120,7 +120,7 @@ def interval() -> Study:
     """
     return _study(
         "deepstack/interval",
-        *(stacked(f"interval {apart}", replace(PAIR, interval=apart), HALVES) for apart in (1, 2, 3, 5)),
+        *(stacked(f"layers 0 and {apart}", replace(PAIR, interval=apart), HALVES) for apart in (1, 2, 3, 5)),
     )
 
 

@@ -28,7 +28,10 @@ def apply(model: VisionLanguageModel) -> int:
         ValueError: the language model has no list of layers.
     """
     llm = model.config.llm
-    return _wrap(model.llm.model) if llm is not None and llm.checkpointing else 0
+    if llm is None or not llm.checkpointing:
+        return 0
+    model.llm.recomputes = True
+    return _wrap(model.llm.model)
 
 
 def _wrap(part: nn.Module) -> int:

@@ -17,6 +17,11 @@ class Remembered(SourceConfig):
 
     of: SourceConfig
 
+    @property
+    def together(self) -> int:
+        """As in the source underneath."""
+        return self.of.together
+
     def build(self) -> Dataset:
         """The source underneath, opened once."""
         known = _OPENED.get(self.of)

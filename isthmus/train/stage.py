@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from isthmus.config import from_json
+from isthmus.config import check_choices, from_json
 from isthmus.connectors.reading import Passes
 from isthmus.data.sources import TYPES as SOURCE_TYPES
 from isthmus.data.sources import Source
@@ -81,8 +81,11 @@ class Stage:
                 f"Stage {self.name!r}: some sources of `data` fill whole batches and others do not. Set whole_batches "
                 f"for all of them or for none."
             )
+        for source in self.data:
+            self._check_together(source)
         if self.cached_views < 0 or self.validate_every < 0:
             raise ValueError(f"Stage {self.name!r}: `cached_views` and `validate_every` must be 0 or more.")
+        check_choices(self)
         names = [objective.name for objective in self.objectives]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
@@ -91,6 +94,20 @@ class Stage:
             )
         for objective in self.objectives:
             objective.check(self.model)
+
+    def _check_together(self, source: Source) -> None:
+        """Samples that are to be compared come into one batch, or the stage is refused."""
+        together, kind = source.of.together, type(source.of).__name__
+        if self.batch_size % together:
+            raise ValueError(
+                f"Stage {self.name!r}: {kind} gives samples {together} and {together} for one batch, which "
+                f"batch_size={self.batch_size} would part. Set one that {together} divides."
+            )
+        if together > 1 and len(self.data) > 1 and not source.whole_batches:
+            raise ValueError(
+                f"Stage {self.name!r}: {kind} gives samples {together} and {together} for one batch, which other "
+                f"sources would part. Set whole_batches=True for all sources."
+            )
 
     @property
     def passes(self) -> Passes:

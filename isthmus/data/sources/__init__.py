@@ -24,11 +24,13 @@ from isthmus.data.sources.textbook import Textbook
 from isthmus.data.sources.world import WorldStyle
 from isthmus.data.sources.world_boxes import WorldBoxes
 from isthmus.data.sources.world_chat import WorldCaptions, WorldChat
+from isthmus.data.sources.world_twins import WorldTwins
 
 SOURCES: tuple[type[SourceConfig], ...] = (
     WorldChat,
     WorldCaptions,
     WorldBoxes,
+    WorldTwins,
     SmallThings,
     Textbook,
     NlvrBoxes,
@@ -82,4 +84,5 @@ __all__ = [
     "WorldCaptions",
     "WorldChat",
     "WorldStyle",
+    "WorldTwins",
 ]

@@ -24,6 +24,11 @@ class Dataset(Protocol):
 class SourceConfig(ABC):
     """The choices of one data source."""
 
+    @property
+    def together(self) -> int:
+        """How many samples, one after another, stand together in every order: 2 for pairs that are to be compared."""
+        return 1
+
     @abstractmethod
     def build(self) -> Dataset:
         """Open the source. Raises ValueError when it is missing or empty."""

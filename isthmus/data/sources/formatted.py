@@ -15,6 +15,11 @@ class Formatted(SourceConfig):
     wanted: ResponseFormat = "short"
     place: FormatPlace = "after"
 
+    @property
+    def together(self) -> int:
+        """As in the source underneath."""
+        return self.of.together
+
     def build(self) -> Dataset:
         """The samples of the source underneath, asked anew."""
         return _Asked(self, self.of.build())

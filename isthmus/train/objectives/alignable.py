@@ -1,7 +1,5 @@
 """Can this model be aligned? The check that ITC, ITM and ITG share, made when a stage is built."""
 
-from typing import Any, get_args
-
 from isthmus.connectors import CONNECTORS, QFormerConfig
 from isthmus.model import Model
 
@@ -24,14 +22,6 @@ def check_aligns(model: Model, objective: object) -> None:
             f"Captions of up to {longest} tokens (captions.max_tokens) do not fit the {model.connector.positions} "
             f"positions of {connector}. Lower max_tokens, or raise positions."
         )
-
-
-def check_choice(objective: object, field: str, choices: Any) -> None:
-    """Raises ValueError unless the field of an objective is one of a Literal's choices."""
-    chosen = getattr(objective, field)
-    if chosen not in get_args(choices):
-        allowed = ", ".join(map(repr, get_args(choices)))
-        raise ValueError(f"{type(objective).__name__}({field}={chosen!r}): it must be one of {allowed}.")
 
 
 def check_smoothing(objective: object, smoothing: float) -> None:

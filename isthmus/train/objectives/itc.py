@@ -11,10 +11,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from isthmus.config import check_choices
 from isthmus.connectors.reading import Passes, Vectors
 from isthmus.data.collate import Batch
 from isthmus.model import Model
-from isthmus.train.objectives.alignable import check_aligns, check_choice, check_smoothing
+from isthmus.train.objectives.alignable import check_aligns, check_smoothing
 from isthmus.train.objectives.base import Objective
 from isthmus.train.objectives.shared import Comparison, Gradients, Part, Shared
 
@@ -33,8 +34,7 @@ class ITC(Objective):
 
     def __post_init__(self) -> None:
         check_smoothing(self, self.label_smoothing)
-        check_choice(self, "gradients", Gradients)
-        check_choice(self, "vectors", Vectors)
+        check_choices(self)
 
     @property
     def name(self) -> str:

@@ -13,11 +13,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from isthmus.config import check_choices
 from isthmus.connectors.reading import Passes
 from isthmus.data.collate import Batch
 from isthmus.features import Captions, Text
 from isthmus.model import Model
-from isthmus.train.objectives.alignable import check_aligns, check_choice
+from isthmus.train.objectives.alignable import check_aligns
 from isthmus.train.objectives.base import NotFiniteError, Objective
 from isthmus.train.objectives.itc import mean_kept
 from isthmus.train.objectives.shared import Shared
@@ -67,8 +68,7 @@ class ITM(Objective):
     """Other captions of the same image are no negatives (fine-tuning for retrieval); else only the own pair is none."""
 
     def __post_init__(self) -> None:
-        check_choice(self, "negatives", Mined)
-        check_choice(self, "given", Share)
+        check_choices(self)
 
     @property
     def name(self) -> str:

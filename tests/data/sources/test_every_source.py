@@ -38,6 +38,7 @@ from isthmus.data.sources import (
     WorldCaptions,
     WorldChat,
     WorldStyle,
+    WorldTwins,
 )
 
 MEDIA = Path(__file__).parents[1] / "media"
@@ -45,7 +46,7 @@ MEDIA = Path(__file__).parents[1] / "media"
 
 def config_of(made: type[SourceConfig], folder: Path) -> SourceConfig:
     """A small config of this type, with its files written."""
-    if made in (SmallThings, WorldBoxes):
+    if made in (SmallThings, WorldBoxes, WorldTwins):
         return made(num_scenes=20)  # type: ignore[call-arg]
     if made in (DrawnDigits, MovingThings):
         return made(num=20)  # type: ignore[call-arg]
