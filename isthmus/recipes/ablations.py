@@ -9,6 +9,7 @@ from dataclasses import replace
 from isthmus.compare.costs import training_work
 from isthmus.compare.study import Arm, Study
 from isthmus.connectors.qformer import QFormerConfig
+from isthmus.data.sources import Source, Textbook, WorldCaptions, WorldStyle
 from isthmus.recipes.blip2_tiny import tiny_contrast, tiny_stage1, tiny_stage2
 from isthmus.train.objectives import ITG
 from isthmus.train.stage import Stage
@@ -22,11 +23,21 @@ CONTRAST = 160
 """Steps in which the queries learn to compare, before all that is studied here: without them they see nothing yet."""
 
 
+SCENES = WorldStyle(items=(1, 4), writing=0.0, chart=0.0)
+CAPTIONS = (
+    Source(of=WorldCaptions(split="train", style=SCENES), weight=0.35, whole_batches=True),
+    Source(of=Textbook(task="describe", split="train"), weight=0.65, whole_batches=True),
+)
+"""Single scenes, where the chain sets each beside its twin."""
+HELD_OUT = (Source(of=WorldCaptions(split="val", num_scenes=128, style=SCENES)),)
+
+
 def shorter(stage: Stage, steps: int, num_queries: int = QUERIES) -> Stage:
-    """A stage of the chain `blip2/tiny` with other numbers of steps and queries, and fresh weights."""
+    """A stage of the chain `blip2/tiny` with other numbers of steps and queries, fresh weights, and no twins."""
     assert isinstance(stage.model.connector, QFormerConfig)
     connector = replace(stage.model.connector, num_queries=num_queries)
-    return replace(stage, model=replace(stage.model, connector=connector), steps=steps, start_from=None)
+    made = replace(stage, model=replace(stage.model, connector=connector), steps=steps, start_from=None)
+    return made if made.model.llm is not None else replace(made, data=CAPTIONS, validation=HELD_OUT)
 
 
 def with_itg() -> Study:
@@ -36,6 +47,7 @@ def with_itg() -> Study:
 
     Sources (here = chosen for this study):
         base: the recipe `blip2/tiny-stage1`
+        base.data, base.validation: here: textbook figures and single scenes
         base.model.connector.num_queries, base.steps: here: what about an hour on two cores allows
         arms: paper section 4.4, table 6: ITC and ITM, with and without ITG; the steps of the arm without it are those
             of the base times the ratio of both arms' training FLOPs, in closed form. Both go on from one shorter

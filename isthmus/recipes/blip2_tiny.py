@@ -167,11 +167,12 @@ def chain() -> Chain:
         stages=(tiny_contrast(), tiny_stage1(), tiny_stage2()),
         asked=(
             "gallery/textbook",
+            "gallery/textbook-all",
             "swaps/exchanged",
             "swaps/replaced",
             "world/attribute",
             "world/position",
             "world/count",
         ),
-        items_per_task=600,
+        items_per_task=1_100,
     )

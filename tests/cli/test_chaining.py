@@ -22,7 +22,6 @@ def small(tiny: list[str], root: Path) -> list[str]:
     made += ["--stages.2.data.0.of.questions", "1", "--stages.2.data.0.of.no-caption"]
     made += ["--stages.2.validation.0.of.questions", "1", "--stages.2.validation.0.of.no-caption"]
     for number in (0, 1):  # scenes alone
-        made += [f"--stages.{number}.data.{source}.no-whole-batches" for source in "01"]
         made += [f"--stages.{number}.data.1.weight", "1e-9"]
     for number in (0, 1, 2):
         stage = f"--stages.{number}"
@@ -82,7 +81,7 @@ def test_a_chain_is_shown_checked_and_priced(capsys: pytest.CaptureFixture[str])
     assert said.index("BLIP-2's first stage") < said.index("BLIP-2's second stage")
     assert main(["check", "blip2/tiny", "--num", "1", "--scan", "2"]) == 0
     said = capsys.readouterr().out
-    assert "blip2/tiny-stage1, data.0: WorldCaptions" in said
+    assert "blip2/tiny-stage1, data.0: WorldTwins" in said
     assert "[DEC]" in said
     assert "[[ " in said
     assert main(["cost", "blip2/tiny"]) == 0

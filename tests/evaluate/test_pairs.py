@@ -75,6 +75,11 @@ def test_the_caption_with_the_higher_score_wins(model: VisionLanguageModel) -> N
 def test_the_textbook_gallery_has_more_than_500_held_out_figures() -> None:
     gallery = make_gallery(ALIGNMENT["gallery/textbook"].make("test", 1_000))
     assert (len(gallery.images), len(gallery.texts)) == (571, 562)
+    whole = ALIGNMENT["gallery/textbook-all"]
+    larger = make_gallery(whole.make("test", 2_000))
+    assert (len(larger.images), len(larger.texts)) == (1_080, 1_058)
+    assert len(whole.make("val", 2_000)) == 509
+    assert not {one.id for one in whole.make("test", 2_000)} & {one.id for one in whole.make("train", 10_000)}
     assert len(ALIGNMENT["swaps/exchanged"].make("test", 7)) == 7
     assert [task.name for task in ALIGNMENT.values()] == list(ALIGNMENT)
 

@@ -40,6 +40,13 @@ def _first(source: Callable[[Split, int], SourceConfig]) -> Callable[[Split, int
     return make
 
 
+def _held_out_figures(split: Split, num: int) -> list[Sample]:
+    """For the test, the figures of val too: the larger gallery, for runs that chose nothing by val."""
+    splits: tuple[Split, ...] = ("val", "test") if split == "test" else (split,)
+    parts = [Textbook(task="describe", split=one).build() for one in splits]
+    return [part[index] for part in parts for index in range(len(part))][:num]
+
+
 def _swaps(swap: Swap) -> Callable[[Split, int], list[Sample]]:
     def make(split: Split, num: int) -> list[Sample]:
         return swaps(swap, num, split=split)
@@ -56,6 +63,13 @@ ALIGNMENT: dict[str, AlignmentTask] = {
             kind="real images",
             form="gallery",
             make=_first(lambda split, num: Textbook(task="describe", split=split)),
+        ),
+        AlignmentTask(
+            name="gallery/textbook-all",
+            title="Textbook figures of val and test together and their descriptions, both ways",
+            kind="real images",
+            form="gallery",
+            make=_held_out_figures,
         ),
         AlignmentTask(
             name="gallery/world",
