@@ -8,11 +8,12 @@ import random
 from dataclasses import dataclass, field, replace
 
 from isthmus.data.sample import IMAGE_MARK, Sample, Turn
-from isthmus.data.sources.base import Dataset, SourceConfig, checked
+from isthmus.data.sources.base import Dataset, SourceConfig
 from isthmus.data.sources.scene_image import SceneImage
 from isthmus.data.sources.world import Scene, Split, WorldStyle, bucket, describe, make_scene
 from isthmus.data.sources.world.layout import place_item
 from isthmus.data.sources.world.plan import PlannedItem
+from isthmus.data.sources.world_chat import _Made, _need_scenes, _scene_seed
 from isthmus.data.sources.world_swaps import PLAIN, swapped
 
 _TRIES = 100
@@ -34,7 +35,8 @@ class WorldTwins(SourceConfig):
     size: int = 96
 
     def __post_init__(self) -> None:
-        if self.num_scenes < 2 or self.num_scenes % 2:
+        _need_scenes("WorldTwins", self.num_scenes, self.size)
+        if self.num_scenes % 2:
             raise ValueError(f"WorldTwins makes scenes in pairs: num_scenes must be even, got {self.num_scenes}.")
         if self.split == "test_combos":
             raise ValueError("WorldTwins has no split test_combos: exchanging would part the kinds held out for it.")
@@ -51,20 +53,11 @@ class WorldTwins(SourceConfig):
 
     def build(self) -> Dataset:
         """The scenes, pair after pair."""
-        return _Twins(self)
+        return _Made(self.num_scenes, self._sample)
 
-
-class _Twins:
-    def __init__(self, config: WorldTwins) -> None:
-        self._config = config
-
-    def __len__(self) -> int:
-        return self._config.num_scenes
-
-    def __getitem__(self, index: int) -> Sample:
-        config = self._config
-        pair, second = divmod(checked(index, config.num_scenes), 2)
-        group = f"world-twins/{config.split}/{config.seed}/{pair}"
+    def _sample(self, index: int) -> Sample:
+        pair, second = divmod(index, 2)
+        group = f"world-twins/{self.split}/{self.seed}/{pair}"
         shown = self._pair(pair, group)[second]
         return Sample(
             id=f"{group}/{second}",
@@ -72,17 +65,16 @@ class _Twins:
                 Turn(role="user", text=IMAGE_MARK),
                 Turn(role="assistant", text=describe(shown, random.Random(f"words {group}"))),
             ),
-            images=(SceneImage(scene=shown, size=config.size),),
+            images=(SceneImage(scene=shown, size=self.size),),
             meta={"families": ("describe",), "group": group},
         )
 
     def _pair(self, pair: int, group: str) -> tuple[Scene, Scene]:
-        config = self._config
         for attempt in range(_TRIES):
-            scene = make_scene((config.seed << 44) + (attempt << 32) + pair, config.split, config.style)
+            scene = make_scene(_scene_seed(self.seed, pair, attempt), self.split, self.style)
             rng = random.Random(f"{group} {attempt}")
             changed = swapped(scene, rng, "exchanged")
-            if changed is not None and bucket(changed[0].key()) == config.split:
+            if changed is not None and bucket(changed[0].key()) == self.split:
                 return scene, _laid_out(scene, changed[0], rng)
         raise ValueError(f"None of {_TRIES} scenes of this style has two things that differ in an attribute.")
 
