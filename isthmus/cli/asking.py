@@ -52,7 +52,10 @@ def ask_command(command: Ask) -> Iterator[str]:
     if ANY_MARK.sub("", words).strip():
         refuse_dropped(style, command.run, "leave it empty ('') for a caption")
     options = Generation(
-        max_new_tokens=command.max_new_tokens, num_beams=command.num_beams, length_penalty=command.length_penalty
+        max_new_tokens=command.max_new_tokens,
+        min_new_tokens=command.min_new_tokens,
+        num_beams=command.num_beams,
+        length_penalty=command.length_penalty,
     )
     model = asked_model(run, style, command.max_tiles)
     answer = model.answer([sample], options)[0]

@@ -108,6 +108,8 @@ class Ask:
     """How the question is put, as "Question: {} Short answer:"; by default as the run was trained."""
     max_new_tokens: int = 32
     """Longest answer, in tokens."""
+    min_new_tokens: int = 0
+    """Shortest answer, in tokens."""
     num_beams: int = 1
     """Beams of the search; 1 is greedy."""
     length_penalty: float = 1.0

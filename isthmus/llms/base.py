@@ -35,12 +35,19 @@ class Generation:
     top_p: float = 1.0
     length_penalty: float = 1.0
     repetition_penalty: float = 1.0
+    min_new_tokens: int = 0
+    """Until then nothing ends an answer."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.num_beams < 1:
             raise ValueError(
                 f"An answer has one token at least and is searched with one beam at least, got "
                 f"max_new_tokens={self.max_new_tokens} and num_beams={self.num_beams}."
+            )
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"An answer of {self.min_new_tokens} tokens or more (min_new_tokens) cannot have {self.max_new_tokens} "
+                f"at most (max_new_tokens)."
             )
         if not self.temperature > 0.0 or not 0.0 < self.top_p <= 1.0:
             raise ValueError(
@@ -61,6 +68,8 @@ class Generation:
             "do_sample": self.do_sample,
             "repetition_penalty": self.repetition_penalty,
         }
+        if self.min_new_tokens:
+            chosen["min_new_tokens"] = self.min_new_tokens
         if self.num_beams > 1:
             chosen["length_penalty"] = self.length_penalty
         if self.do_sample:

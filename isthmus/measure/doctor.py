@@ -120,6 +120,7 @@ def judge(facts: Facts, lines: Sequence[Line], *, skipped: int = 0, samples: int
     history = History(lines)
     early = history.steps < facts.patience
     found = [_overflow(facts, history), _near_overflow(facts, history), _skipped(skipped, samples)]
+    found.append(_nothing_compared(facts))
     if not early:
         learning = _ALIGNING if facts.aligns else _ANSWERING
         found += [check(facts, history) for check in learning]
@@ -183,6 +184,17 @@ def _skipped(skipped: int, samples: int) -> Finding | None:
         grade="suspect",
         says=f"{skipped} of {samples} samples could not be used, and others took their place.",
         do="finished.json names them under `skipped`; `isthmus check RECIPE` says what is wrong with one.",
+    )
+
+
+def _nothing_compared(facts: Facts) -> Finding | None:
+    if facts.pairs > 1 or not any(name.startswith("itc") for name in facts.losses):
+        return None
+    return Finding(
+        name="nothing-compared",
+        grade="failing",
+        says="ITC compares the pairs of a batch with each other, and a batch holds one: its loss is 0 whatever is learnt.",
+        do="Raise batch_size (micro_batch_size keeps memory small), or leave ITC out of the objectives.",
     )
 
 

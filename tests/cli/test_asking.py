@@ -214,7 +214,7 @@ def test_a_run_of_captions_is_asked_in_blip2s_words(
     assert f"ask for a caption alone: isthmus ask {run}" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--tasks", "world/count", "--num", "4"]) == MISTAKE
     assert "name tasks that describe in place of asking: --tasks retrieval/" in capsys.readouterr().err
-    assert main(["ask", str(run), str(picture), "", "--max-new-tokens", "3"]) == 0
+    assert main(["ask", str(run), str(picture), "", "--max-new-tokens", "3", "--min-new-tokens", "2"]) == 0
     beams = ["--prompt", "Question: {} Short answer:", "--num-beams", "5", "--length-penalty", "-1"]
     assert main([*question, *beams]) == 0
     assert main(["evaluate", str(run), "--tasks", "world/count", "--num", "4", *beams]) == 0

@@ -183,6 +183,20 @@ def test_five_beams_and_a_length_penalty_are_those_of_transformers(family: str, 
     assert lengths[0] < lengths[2]
 
 
+@pytest.mark.parametrize("beams", [1, 5])
+@pytest.mark.parametrize("family", ["opt", "t5"])
+def test_nothing_ends_an_answer_before_its_shortest_length(family: str, beams: int, root: Path) -> None:
+    model = config(family, root).build()
+    ids = torch.tensor([[0, 0, 1, 40, 50], [1, 40, 50, 60, 70]])
+    mask = ids != 0
+    every = tuple(range(3, 256))  # nearly every token ends an answer
+    for least in (0, 1, 4):
+        options = Generation(max_new_tokens=6, num_beams=beams, min_new_tokens=least)
+        lengths = [len(row) for row in model.generate(model.embed(ids), ids, mask, options, every)]
+        assert min(lengths) >= least
+        assert least or lengths == [0, 0]
+
+
 def test_sampling_follows_the_seed_and_stop_tokens_end_an_answer(root: Path) -> None:
     model = config("llama", root).build()
     ids, embeddings, mask = inputs(model, 32, (6,), left=True)
@@ -332,6 +346,11 @@ def test_supervised_rows_are_the_mean_over_tokens(root: Path) -> None:
     logits = model.model(inputs_embeds=embeddings).logits
     expected = functional.cross_entropy(logits[0, :-1], ids[0, 1:], reduction="none")
     torch.testing.assert_close(model(embeddings, mask, ids).losses, expected)
+
+
+def test_a_shortest_answer_above_the_longest_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"9 tokens or more \(min_new_tokens\) cannot have 8 at most"):
+        Generation(min_new_tokens=9, max_new_tokens=8)
 
 
 def test_a_length_penalty_without_beams_is_refused() -> None:

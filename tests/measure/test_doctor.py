@@ -205,6 +205,8 @@ VERDICTS: list[tuple[Facts, dict[str, float], str]] = [
     (ALIGN, {"step": 90, "itc": 3.4}, "early"),
     (ALIGN, {"itc": 3.44}, "flat-itc"),
     (replace(ALIGN, losses=("itc_features",)), {"itc_features": 3.44}, "flat-itc"),
+    (replace(ALIGN, pairs=1), {"step": 2, "itc": 0.0}, "nothing-compared"),
+    (replace(ALIGN, pairs=1, losses=("itg",)), {"itg": 2.0}, "healthy"),
     (replace(ALIGN, losses=("itc_features",)), {"itc_features": 1.2}, "healthy"),
     (replace(ALIGN, losses=("itc", "itc_sum")), {"itc_sum": float("nan")}, "overflow"),
     (ALIGN, {"itm": 0.63}, "constant-itm"),
