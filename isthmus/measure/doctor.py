@@ -193,7 +193,7 @@ def _nothing_compared(facts: Facts) -> Finding | None:
     return Finding(
         name="nothing-compared",
         grade="failing",
-        says="ITC compares the pairs of a batch with each other, and a batch holds one: its loss is 0 whatever is learnt.",
+        says="ITC compares the pairs of a batch with each other, and a batch holds one: its loss is always 0.",
         do="Raise batch_size (micro_batch_size keeps memory small), or leave ITC out of the objectives.",
     )
 
