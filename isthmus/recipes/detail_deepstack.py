@@ -46,7 +46,7 @@ def controls() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         arms: arXiv:2406.04334, tables 5 to 7: none, dummy, channel and string; the layers: here, for six; the steps of
             the longer sequence: the ratio of both arms' training FLOPs, in closed form
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
@@ -75,7 +75,7 @@ def sampling() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         arms: arXiv:2406.04334, table 5; the layers: here, for six
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
@@ -96,7 +96,7 @@ def layers() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         arms: arXiv:2406.04334, the figure on the starting layer; two groups: here, for six layers
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
@@ -113,7 +113,7 @@ def interval() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         arms: arXiv:2406.04334, the figure on the interval; two groups: here, for six layers
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
@@ -132,7 +132,7 @@ def groups() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         arms: arXiv:2406.04334, the figure on the number of stacked layers; six in the place of eight: here, for the
             speaker has six layers
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
@@ -161,7 +161,7 @@ def encoder() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
         base.optimizer: here: the encoder at a hundredth of the connector's rate
         arms: arXiv:2406.04334, table 8; the stage before: here
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
