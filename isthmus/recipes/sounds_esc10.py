@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+from isthmus.adapters import Lora
 from isthmus.data.sources import Esc10, Source, SpokenDigits
+from isthmus.llms import CausalLM
 from isthmus.recipes import sounds
-from isthmus.train.stage import Stage
+from isthmus.train.stage import AdamW, Stage
 
 
 def stage() -> Stage:
@@ -15,21 +17,25 @@ def stage() -> Stage:
     Sources (here = chosen for this recipe):
         name, start_from: here
         model: as in sounds
-        train: here: the connector for sounds alone
+        model.llm: here: the bundled speaker, frozen, with adapters: its texts had no names of sounds
+        train: here: the connector for sounds and the adapters at once
         objectives: as in sounds
         data: here: the folds of ESC-10 that the bundled ear was trained on, and spoken digits
         validation: here: a fold that it was not
-        optimizer, schedule, batch_size, micro_batch_size, epochs, steps, precision, seed: as in sounds
+        optimizer: here: lower than in sounds, for the adapters
+        schedule, batch_size, micro_batch_size, epochs, steps, precision, seed: as in sounds
         log_every, save_every, validate_every, cached_views: as in sounds
     """
     first = sounds.stage()
     return replace(
         first,
         name="sounds-esc10",
-        train=("audio.connector",),
+        model=replace(first.model, llm=CausalLM(name="bundled/speaker", max_tokens=512, lora=Lora(rank=16))),
+        train=("audio.connector", "llm"),
         data=(
             Source(of=Esc10(folds=(1, 2, 3)), weight=0.7),
             Source(of=SpokenDigits(split="train", speeds=(0.8, 0.9, 1.0, 1.1, 1.25)), weight=0.3),
         ),
         validation=(Source(of=Esc10(folds=(4, 5)), weight=1.0),),
+        optimizer=AdamW(peak_lr=3e-3),
     )
