@@ -1,6 +1,7 @@
 """A frozen language model's training step through fused attention and through plain products, by length of the rows.
 
 python -m benchmarks.short_text             # two minutes of one core
+python -m benchmarks.short_text --width 1024   # two layers of another width, with random weights
 python -m benchmarks.short_text --tiny      # a check that it runs
 
 The bundled speaker reads rows of one length and predicts every token, forward and backward to the embeddings, 2,048
@@ -11,15 +12,31 @@ medians over rounds, in one run. This is what `isthmus.llms.causal.SHORT` was ch
 import argparse
 import statistics
 import time
+from collections.abc import Sequence
+from copy import copy
 
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from isthmus.llms import CausalLM
+from isthmus.llms.additions import find_layers
+from isthmus.llms.base import read_config
 from isthmus.llms.causal import CausalLanguageModel
+from isthmus.weights import read_tokenizer, resolve_model
 
 LENGTHS = (32, 64, 128, 256, 512, 1024)
 WAYS = ("sdpa", "eager")
+
+
+def wider(width: int) -> CausalLanguageModel:
+    """Two layers like the speaker's of another width, 64 a head, with random weights and its tokenizer."""
+    config = copy(read_config(resolve_model("bundled/speaker")))
+    for name, value in (("hidden_size", width), ("intermediate_size", width * 11 // 4), ("num_hidden_layers", 2)):
+        setattr(config, name, value)
+    config.num_attention_heads = config.num_key_value_heads = width // 64
+    model = LlamaForCausalLM(config).eval()
+    return CausalLanguageModel(model, read_tokenizer("bundled/speaker"), find_layers(model, 2), max(LENGTHS))
 
 
 def step(model: CausalLanguageModel, ids: Tensor, way: str, low: bool) -> tuple[float, Tensor]:
@@ -33,14 +50,15 @@ def step(model: CausalLanguageModel, ids: Tensor, way: str, low: bool) -> tuple[
     return time.perf_counter() - began, loss.detach()
 
 
-def main() -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Print milliseconds of both ways and their ratio, by number format and length."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--width", type=int, default=0)
     parser.add_argument("--tiny", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(args)
     tokens, rounds = (128, 1) if asked.tiny else (2_048, asked.rounds)
-    model = CausalLM(name="bundled/speaker").build()
+    model = wider(asked.width) if asked.width else CausalLM(name="bundled/speaker").build()
     assert isinstance(model, CausalLanguageModel)
     model.recomputes = True  # the model's own choice between the ways stands aside
     print("format    positions  fused ms  plain ms  fused / plain")
