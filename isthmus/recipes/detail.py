@@ -21,8 +21,6 @@ from isthmus.train.stage import Stage
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = 1_280
 STEPS = 360
-BEFORE = 240
-"""Steps of `resolution`, in float32, as it was run before bfloat16 made longer runs affordable."""
 ASKED = ("shape", "digit")
 """Of the four things and the number in a scene: four questions of shape for one of reading."""
 CROPS = AnyresTiles(grids=((2, 2),))
@@ -74,8 +72,8 @@ def resolution() -> Study:
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
         base.model.connector: DeCo's pooling, arXiv:2405.20985; the counts: here, for equal visual tokens
-        base.data, base.validation, base.steps: here: what about half an hour on two cores allows
-        base.precision, base.save_every, base.validate_every: here
+        base.data, base.validation, base.steps, base.precision: here: what about half an hour on two cores allows
+        base.save_every, base.validate_every: here
         arms: anyres: LLaVA-NeXT; dynamic tiles and thumbnail: InternVL 1.5, arXiv:2404.16821, section 3.2; DeepStack:
             arXiv:2406.04334, section 3.1, four dilated groups before layers 1 to 4
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
@@ -83,7 +81,7 @@ def resolution() -> Study:
     """
     return Study(
         name="resolution",
-        base=replace(stage(), steps=BEFORE, precision="float32", save_every=BEFORE, validate_every=BEFORE),
+        base=stage(),
         arms=(
             Arm(name="whole"),
             Arm(name="anyres", replace=(tiled(CROPS), pooled(4), ("model.arrange", Anyres(newline=False)))),
