@@ -28,13 +28,14 @@ def stage() -> Stage:
         data.0.of.step, data.1.of.step: here: corners in twentieths, which a small language model learns sooner
         validation: here
         optimizer: here: a higher rate for the connector than for the language model
-        schedule, batch_size, micro_batch_size, precision, seed: as in quickstart
-        steps, epochs: here: what some minutes on a core allow
+        schedule, batch_size, micro_batch_size, seed: as in quickstart
+        steps, epochs, precision: here: it begins to see where things are after about 300 steps of "where is this"
+            alone, and until then writes a box in the middle
         log_every, save_every, validate_every, cached_views: here
     """
     first = quickstart.stage()
-    find = WorldBoxes(split="train", num_scenes=4_000, questions=6, direction="find", style=THINGS, step=50)
-    chat = WorldChat(split="train", num_scenes=4_000, seed=2, questions=8, style=THINGS)
+    find = WorldBoxes(split="train", num_scenes=10_000, questions=4, direction="find", style=THINGS, step=50)
+    chat = WorldChat(split="train", num_scenes=4_000, seed=2, questions=6, style=THINGS)
     return replace(
         first,
         name="grounding",
@@ -47,7 +48,8 @@ def stage() -> Stage:
         ),
         validation=(Source(of=replace(find, split="val", num_scenes=24)),),
         optimizer=AdamW(peak_lr=7e-4, rates=(("connector", 2e-3),)),
-        steps=160,
-        save_every=80,
-        validate_every=80,
+        precision="bf16",
+        steps=1_400,
+        save_every=200,
+        validate_every=200,
     )
