@@ -60,6 +60,11 @@ class StackedVisionEncoder(EncoderConfig):
                 f"from {last} on, but layer {early[0]} came of {config.num_hidden_layers} blocks that are run. Begin "
                 f"earlier (start_block), add fewer groups, or choose a later layer."
             )
+        if self.tower.tiles.most_views == 1:
+            raise ValueError(
+                f"StackedVisionEncoder adds tokens of finer crops, but {type(self.tower.tiles).__name__} cuts none. "
+                f"Use AnyresTiles(grids=((2, 2),), pad=False), or the tower alone."
+            )
         if self.tower.tiles.most_views > 1 + self.groups:
             raise ValueError(
                 f"{type(self.tower.tiles).__name__} cuts an image into up to {self.tower.tiles.most_views - 1} crops, "
@@ -103,6 +108,10 @@ class StackedVisionEncoder(EncoderConfig):
         if isinstance(loaded, Clip):
             return untiled_plan(loaded.frames[0].size, len(loaded.frames), first_view)
         return self.plan(loaded.size, first_view)
+
+    def view_side(self) -> int:
+        """The tower's."""
+        return self.tower.image_size
 
     def tiles_several(self) -> bool:
         """As the tower says."""

@@ -142,8 +142,8 @@ def tower_activations(encoder: EncoderConfig, views: int) -> int:
     """views * K where it learns, K bytes being what autograd keeps of one view; with checkpointing views * pixels *
     bytes a number + min(views, views_at_once) * K.
 
-    Crops that are added inside the encoder hold the blocks they pass; with checkpointing one image at a time does. Other
-    encoders than these are not counted.
+    Crops that are added inside the encoder hold the blocks they pass; with checkpointing one image does at a time.
+    Other encoders than these are not counted.
     """
     if isinstance(encoder, StackedVisionEncoder):
         blocks = int(encoder.tower.trimmed().num_hidden_layers)

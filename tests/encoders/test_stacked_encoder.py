@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from isthmus.data.images import FileImage
 from isthmus.encoders import CachedEncoder, FeatureCache, StackedVisionEncoder, VisionEncoder
-from isthmus.encoders.tiles import AnyresTiles
+from isthmus.encoders.tiles import AnyresTiles, OneView
 
 GRIDS = ((2, 1), (1, 2))
 FAMILIES = ("clip", "siglip", "dinov2-registers", "vit")
@@ -103,7 +103,9 @@ def test_it_learns_from_its_crops(folder: Path) -> None:
 
 def test_gradients_are_equal_when_blocks_are_computed_again(folder: Path) -> None:
     """Images cut in other cells, and one without crops, each computed again as it was seen."""
-    pixels = torch.cat([stacked(folder).build().prepare(picture(*size)).pixels for size in ((60, 20), (20, 60), (9, 9))])
+    pixels = torch.cat(
+        [stacked(folder).build().prepare(picture(*size)).pixels for size in ((60, 20), (20, 60), (9, 9))]
+    )
     pixels[2, 1:] = float("nan")
     found: list[dict[str, Tensor]] = []
     for checkpointing in (False, True):
@@ -147,6 +149,8 @@ def test_misfits_are_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="up to 2 crops, more than groups=1"):
         stacked(folder, groups=1).shape()
     whole = stacked(folder)
+    with pytest.raises(ValueError, match=r"OneView cuts none\. Use AnyresTiles"):
+        replace(whole, tower=replace(whole.tower, tiles=OneView())).shape()
     bare = replace(whole, tower=replace(whole.tower, tiles=AnyresTiles(grids=GRIDS, whole=False)))
     with pytest.raises(ValueError, match="choose a tiling that keeps it"):
         bare.build().prepare(picture(60, 20))
