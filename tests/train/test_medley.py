@@ -14,6 +14,7 @@ from isthmus.data.collate import Batch
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Source
 from isthmus.encoders import CachedEncoder, FeatureCache
+from isthmus.encoders.tiles import AnyresTiles, OneView
 from isthmus.evaluate.runner import evaluate
 from isthmus.features import Plan
 from isthmus.measure.cost import cost
@@ -178,7 +179,10 @@ def test_clips_go_through_the_image_branch_frame_by_frame(root: Path) -> None:
 )
 def test_every_arrangement_takes_clips_beside_images(root: Path, arrange: ArrangementConfig) -> None:
     stage = medley_stage(root)
-    stage = replace(stage, model=replace(stage.model, video=None, audio=None, arrange=arrange), train=("connector",))
+    tiles = AnyresTiles(grids=((1, 2),), pad=False) if isinstance(arrange, DeepStack) else OneView()
+    encoder = replace(stage.model.encoder, tiles=tiles)  # type: ignore[call-arg]
+    model = replace(stage.model, encoder=encoder, video=None, audio=None, arrange=arrange)
+    stage = replace(stage, model=model, train=("connector",))
     model = whole_model(stage)
     samples = [medley(5, 3), EVERY[2], EVERY[0]]
     batch = collated(model, samples)
