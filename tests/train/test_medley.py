@@ -208,6 +208,27 @@ def test_branches_are_counted(root: Path) -> None:
         cost(stage.model, train=("audio.conector",))
 
 
+def test_crops_are_added_to_images_alone_in_a_mixed_batch(root: Path) -> None:
+    """DeepStack in the image branch beside clips and sounds: each sample's losses and gradients are its own."""
+    stage = medley_stage(root)
+    encoder = replace(stage.model.encoder, tiles=AnyresTiles(grids=((1, 2),), pad=False))  # type: ignore[call-arg]
+    stack = DeepStack(groups=2, start_layer=0)
+    model = whole_model(replace(stage, model=replace(stage.model, encoder=encoder, arrange=stack)))
+    together = model(collated(model, EVERY))
+    together.token_losses.sum().backward()
+    grads = gradients(model)
+    alone = [model(collated(model, [sample])).token_losses for sample in EVERY]
+    torch.cat(alone).sum().backward()
+    torch.testing.assert_close(together.token_losses, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-3, atol=1e-4, msg=name)
+    model.llm.add_to_layers(None, 1)
+    model.llm.add_to_layers = lambda addition, rows: None  # type: ignore[method-assign]
+    without = [model(collated(model, [sample])).token_losses for sample in EVERY]
+    same = [torch.equal(one, other) for one, other in zip(alone, without, strict=True)]
+    assert same == [True, False, False, True, True, False]
+
+
 def test_clips_are_pooled_and_images_are_not(root: Path) -> None:
     stage = medley_stage(root)
     pooled = ByInput(image=Separated(), clip=FramePool(newline=True))
