@@ -3,6 +3,7 @@
 Source: Video-LLaMA (arXiv:2306.02858), section 2.1, a branch for pictures and one for sound before one language model.
 """
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from isthmus.config import fingerprint, to_json
 from isthmus.connectors import ConnectorConfig
-from isthmus.connectors.arrange import Anyres, ArrangementConfig, Concatenate
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, ChannelStack, Concatenate, DeepStack
 from isthmus.data.collate import Batch, Views
 from isthmus.data.sample import Sample
 from isthmus.encoders import CachedEncoder, Encoder, EncoderConfig, ImageSource, TilingConfig, Untiled, VisionEncoder
@@ -52,13 +53,38 @@ class Branch:
             )
 
 
-def check_padding(encoder: EncoderConfig, arrange: ArrangementConfig) -> None:
-    """Raises ValueError when the arrangement cuts padding away from tiles that have none: it would cut the picture."""
+def check_tiles(encoder: EncoderConfig, arrange: ArrangementConfig) -> None:
+    """Raises ValueError when the arrangement cuts padding away from tiles that have none, as it would cut the picture,
+    or stacks crops that the encoder does not cut, or not as it takes them."""
     if isinstance(encoder, VisionEncoder) and _unpads(arrange) and not _pads(encoder.tiles):
         raise ValueError(
             f"{type(arrange).__name__} cuts away the padding around a picture, as Anyres(unpad=True) does, and "
             f"{type(encoder.tiles).__name__} leaves none on both sides of it: the picture itself would be cut. "
             f"Use Anyres(unpad=False), or AnyresTiles(pad=True)."
+        )
+    stack = arrange.stack if isinstance(arrange, ChannelStack) else arrange
+    if isinstance(encoder, VisionEncoder) and isinstance(stack, DeepStack) and stack.sampling != "repeat":
+        _check_crops(type(arrange).__name__, stack, encoder.tiles)
+
+
+def _check_crops(name: str, stack: DeepStack, tiles: TilingConfig) -> None:
+    if isinstance(tiles, OneView):
+        raise ValueError(
+            f"{name} adds tokens of finer crops, but the encoder cuts none (tiles=OneView()): every group would be "
+            f"zeros. Use AnyresTiles(grids=((2, 2),), pad=False), or sampling='repeat' for the control without crops."
+        )
+    if stack.every_view:
+        if not isinstance(tiles, FinerTiles) or tiles.factor**2 != stack.groups:
+            raise ValueError(
+                f"{name}(every_view=True, groups={stack.groups}) refines every view by {stack.groups} crops of its "
+                f"own. Use tiles=FinerTiles(factor={math.isqrt(stack.groups)}), in place of {tiles}."
+            )
+    elif isinstance(tiles, FinerTiles):
+        raise ValueError(f"FinerTiles cuts crops of every view: use {name} with every_view=True, or other tiles.")
+    elif tiles.most_views > 1 + stack.groups:
+        raise ValueError(
+            f"{type(tiles).__name__} cuts an image into up to {tiles.most_views - 1} tiles, more than {name}'s "
+            f"groups={stack.groups}. Use fewer tiles, or groups={tiles.most_views - 1}."
         )
 
 

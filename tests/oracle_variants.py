@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from oracle_variants_deepstack import write_deepstack
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.models.granite4_vision.modeling_granite4_vision import Granite4VisionWindowQFormerDownsampler
@@ -317,6 +318,6 @@ def gated(folder: Path) -> None:
 def make_folder(folder: Path) -> list[str]:
     """Writes every variant; returns their names."""
     torch.manual_seed(77)
-    for make in (projectors, honeybee, mobile, packer, perceivers, queries, natives, gated):
+    for make in (projectors, honeybee, mobile, packer, perceivers, queries, natives, gated, write_deepstack):
         make(folder)
     return sorted(path.stem for path in folder.glob("*.json"))

@@ -11,7 +11,7 @@ from tiny_models import save_model
 
 from isthmus.branches import Branch, join_placed
 from isthmus.connectors import AudioQFormerConfig, InstructQFormerConfig, MlpConfig, QFormerConfig
-from isthmus.connectors.arrange import Anyres, ArrangementConfig, ByInput, DeepStack
+from isthmus.connectors.arrange import Anyres, ArrangementConfig, ByInput, ChannelStack, DeepStack
 from isthmus.encoders import AudioEncoder, VisionEncoder
 from isthmus.encoders.tiles import (
     AnyresTiles,
@@ -99,6 +99,28 @@ def test_padding_is_not_cut_from_tiles_that_have_none(tiles: TilingConfig, arran
         model.check()
 
 
+QUARTERS = AnyresTiles(grids=((2, 2),), pad=False)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "arrange", "said"),
+    [
+        (OneView(), DeepStack(), r"DeepStack adds .* cuts none .* every group would be zeros\. Use AnyresTiles"),
+        (OneView(), DeepStack(every_view=True), "cuts none"),
+        (OneView(), ChannelStack(), "ChannelStack adds .* cuts none"),
+        (QUARTERS, DeepStack(every_view=True), r"refines every view by 4 crops .* Use tiles=FinerTiles\(factor=2\)"),
+        (FinerTiles(factor=3), HD, "refines every view by 4 crops"),
+        (FinerTiles(), DeepStack(), "FinerTiles cuts crops of every view: use DeepStack with every_view=True"),
+        (DynamicTiles(max_tiles=6), DeepStack(), "up to 6 tiles, more than DeepStack's groups=4.*groups=6"),
+    ],
+)
+def test_crops_that_nobody_cuts_or_stacks_are_refused(
+    tiles: TilingConfig, arrange: ArrangementConfig, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange).check()
+
+
 @pytest.mark.parametrize(
     ("tiles", "arrange", "tokens"),
     [
@@ -107,6 +129,7 @@ def test_padding_is_not_cut_from_tiles_that_have_none(tiles: TilingConfig, arran
         (DynamicTiles(), Anyres(unpad=False), 144 + 12 * (48 + 1)),  # four tiles, all of their rows
         (FinerTiles(), HD, 144 + 10 * (36 + 1)),
         (STRETCHED, DeepStack(), 144),
+        (OneView(), DeepStack(sampling="repeat"), 144),
     ],
     ids=lambda one: type(one).__name__,
 )

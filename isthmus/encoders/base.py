@@ -114,6 +114,10 @@ class EncoderConfig:
         """This encoder on the views of another config: its resolution and tiles, where it has such choices."""
         return self
 
+    def view_side(self) -> int:
+        """Side of a view in pixels. 224, the commonest, where views are no squares of pixels."""
+        return 224
+
     def tiles_several(self) -> bool:
         """Whether the images of a sample with several are tiled each; without, each is one view."""
         return True

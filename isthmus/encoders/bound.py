@@ -89,6 +89,10 @@ class BoundEncoder(EncoderConfig):
         """One view."""
         return untiled_plan(size, 1, first_view)
 
+    def view_side(self) -> int:
+        """The eye's."""
+        return self.eye.image_size
+
     def plan_loaded(self, loaded: Image.Image | Clip | Sound, first_view: int = 0) -> Plan:
         """One view."""
         if isinstance(loaded, Sound):

@@ -89,6 +89,10 @@ class PairedEncoder(EncoderConfig):
         """The views that the first tower's `tiles` cut."""
         return self.first.plan(size, first_view)
 
+    def view_side(self) -> int:
+        """The first tower's."""
+        return self.first.image_size
+
     def tiles_several(self) -> bool:
         """As the first tower says."""
         return self.first.tiles_several()

@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from isthmus.config import fingerprint
 from isthmus.encoders.base import Encoder, EncoderConfig, Prepared, untiled_plan
@@ -59,6 +60,11 @@ class StackedVisionEncoder(EncoderConfig):
                 f"from {last} on, but layer {early[0]} came of {config.num_hidden_layers} blocks that are run. Begin "
                 f"earlier (start_block), add fewer groups, or choose a later layer."
             )
+        if self.tower.tiles.most_views == 1:
+            raise ValueError(
+                f"StackedVisionEncoder adds tokens of finer crops, but {type(self.tower.tiles).__name__} cuts none. "
+                f"Use AnyresTiles(grids=((2, 2),), pad=False), or the tower alone."
+            )
         if self.tower.tiles.most_views > 1 + self.groups:
             raise ValueError(
                 f"{type(self.tower.tiles).__name__} cuts an image into up to {self.tower.tiles.most_views - 1} crops, "
@@ -69,8 +75,8 @@ class StackedVisionEncoder(EncoderConfig):
     def build(self) -> "StackedVisionTower":
         """The tower with its pretrained weights, in eval mode."""
         self.shape()
-        pictures = 1 + self.groups**2
-        return StackedVisionTower(self, dataclasses.replace(self.tower, views_at_once=pictures).build())
+        tower = dataclasses.replace(self.tower, views_at_once=1 + self.groups**2, checkpointing=False)
+        return StackedVisionTower(self, tower.build())
 
     def fingerprint(self) -> str:
         """The tower's, with where the groups are added."""
@@ -102,6 +108,10 @@ class StackedVisionEncoder(EncoderConfig):
         if isinstance(loaded, Clip):
             return untiled_plan(loaded.frames[0].size, len(loaded.frames), first_view)
         return self.plan(loaded.size, first_view)
+
+    def view_side(self) -> int:
+        """The tower's."""
+        return self.tower.image_size
 
     def tiles_several(self) -> bool:
         """As the tower says."""
@@ -181,8 +191,18 @@ class StackedVisionTower(Encoder):
     def _seen(self, pixels: Tensor, real: Tensor) -> Features:
         side = self.config.groups
         canvas = rearrange(real[0, 1:], "(rows columns) -> rows columns", rows=side)
-        self._cells = Grid(1, int(canvas[:, 0].sum()), int(canvas[0].sum()))
-        made: Features = self.tower(pixels[0][real[0]])
+        cells = Grid(1, int(canvas[:, 0].sum()), int(canvas[0].sum()))
+        pictures, learns = pixels[0][real[0]], any(weight.requires_grad for weight in self.parameters())
+        if self.config.tower.checkpointing and torch.is_grad_enabled() and learns:
+            again: Features = checkpoint(self._stacked, pictures, cells, use_reentrant=False)
+            return again
+        return self._stacked(pictures, cells)
+
+    def _stacked(self, pictures: Tensor, cells: Grid) -> Features:
+        """One image's own pass. Computed again it has its own cells again, whatever images came after it."""
+        self._cells = cells
+        made: Features = self.tower(pictures)
+        self._waiting = []
         return made
 
     def _before(self, number: int, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

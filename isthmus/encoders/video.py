@@ -82,6 +82,10 @@ class VideoEncoder(EncoderConfig):
         """One view."""
         return untiled_plan(size, 1, first_view)
 
+    def view_side(self) -> int:
+        """The tower's."""
+        return self.tower.image_size
+
     def plan_loaded(self, loaded: Image.Image | Clip | Sound, first_view: int = 0) -> Plan:
         """One view, of a clip as of an image."""
         assert not isinstance(loaded, Sound), "sounds are planned by AudioEncoder"

@@ -158,6 +158,10 @@ class VisionEncoder(EncoderConfig):
             self, image_size=other.image_size, fit=other.fit, tiles=other.tiles, precision=other.precision
         )
 
+    def view_side(self) -> int:
+        """The config's."""
+        return self.image_size
+
     def tiles_several(self) -> bool:
         """As the config says."""
         return self.tile_several

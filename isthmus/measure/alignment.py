@@ -89,7 +89,7 @@ def alignment_cost(
         raise ValueError(f"{type(known.connector).__name__} has no heads to compare images with captions.")
     if text_tokens < 2 or pairs < 1:
         raise ValueError(f"A caption has 2 tokens or more and a batch 1 pair, but {text_tokens} and {pairs} came.")
-    source, size = known.source(), image or (getattr(known.encoder, "image_size", 224),) * 2
+    source, size = known.source(), image or (known.encoder.view_side(),) * 2
     views = len(known.encoder.plan(size).views)
     if views != 1:
         raise ValueError(

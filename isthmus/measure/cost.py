@@ -183,7 +183,7 @@ def cost(
     source, target, encoder, llm = known.source(), known.target(), known.encoder, known.llm
     known.check()
     assert llm is not None, "target() has refused a model without a language model"
-    size = image or (getattr(encoder, "image_size", 224),) * 2
+    size = image or (encoder.view_side(),) * 2
     if min(size) < 1 or text_tokens < 0:
         raise ValueError(f"There is no image of {size[0]} x {size[1]} px with {text_tokens} text tokens.")
     plans = known.place(input_plans(known, size, inputs))

@@ -10,7 +10,7 @@ With checkpointing a stack of L layers keeps the input of each and, while it goe
 
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -142,12 +142,17 @@ def tower_activations(encoder: EncoderConfig, views: int) -> int:
     """views * K where it learns, K bytes being what autograd keeps of one view; with checkpointing views * pixels *
     bytes a number + min(views, views_at_once) * K.
 
-    Crops that are added inside the encoder hold the blocks they pass. Other encoders than these are not counted.
+    Crops that are added inside the encoder hold the blocks they pass; with checkpointing one image does at a time.
+    Other encoders than these are not counted.
     """
     if isinstance(encoder, StackedVisionEncoder):
         blocks = int(encoder.tower.trimmed().num_hidden_layers)
         crops = encoder.groups * encoder.start_block / blocks
-        return round(views * (1 + crops) * tower_activations(encoder.tower, 1))
+        an_image = (1 + crops) * tower_activations(replace(encoder.tower, checkpointing=False), 1)
+        if not encoder.tower.checkpointing:
+            return round(views * an_image)
+        pictures = 3 * encoder.tower.image_size**2 * torch.float32.itemsize
+        return round(views * (1 + encoder.groups) * pictures + min(views, 1) * an_image)
     if isinstance(encoder, PairedEncoder):
         return tower_activations(encoder.first, views) + tower_activations(encoder.second, views)
     if not isinstance(encoder, VisionEncoder):

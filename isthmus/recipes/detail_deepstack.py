@@ -40,8 +40,9 @@ def controls() -> Study:
     """DeepStack against its dummy residual, channels, and a longer sequence for the same training FLOPs.
 
     The dummy adds the whole image's own tokens again before the same layers; channels join the four groups beside each
-    token before one MLP; the longer sequence holds the whole's and all crops' 180 tokens and takes as many fewer steps
-    as its FLOPs of training ask for. Beside it stands the same with all steps, which costs twice the FLOPs.
+    token before one MLP, which learns beside the connector; the longer sequence holds the whole's and all crops' 180
+    tokens and takes as many fewer steps as its FLOPs of training ask for. Beside it stands the same with all steps,
+    which costs twice the FLOPs.
 
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
@@ -54,6 +55,7 @@ def controls() -> Study:
     """
     stack = stacked("DeepStack")
     longer = (detail.tiled(detail.CROPS), ("model.arrange", Concatenate()))
+    channels = (detail.tiled(detail.CROPS), ("model.arrange", ChannelStack(stack=STACK)))
     base = stage()
     steps = round(
         detail.STEPS * training_work(stack.stage(base)) / training_work(Arm(name="", replace=longer).stage(base))
@@ -63,7 +65,7 @@ def controls() -> Study:
         Arm(name="whole"),
         Arm(name="dummy", replace=(("model.arrange", replace(STACK, sampling="repeat")),)),
         stack,
-        Arm(name="channels", replace=(detail.tiled(detail.CROPS), ("model.arrange", ChannelStack(stack=STACK)))),
+        Arm(name="channels", replace=(*channels, ("train", ("connector", "arrange")))),
         Arm(name="longer sequence", replace=(*longer, ("steps", steps))),
         Arm(name="longer, as many steps", replace=longer),
     )

@@ -1,6 +1,6 @@
 """Name what learns; everything else is frozen. The report is read off the model and the optimizer, not the names."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -74,6 +74,23 @@ def apply(model: nn.Module, names: Sequence[str]) -> None:
         if any(within(name, path) for path in names) and (MARK in name or _part(name) not in adapted):
             parameter.requires_grad_(True)
     set_modes(model)
+
+
+def check_fresh(model: nn.Module, names: Sequence[str], loaded: Container[str]) -> None:
+    """Refuse an arrangement whose new weights would stay as they were drawn: `loaded` came from an earlier stage.
+
+    Raises:
+        ValueError: parameters of an arrangement are neither under `names` nor loaded.
+    """
+    for part in ("arrange", *(f"{branch}.arrange" for branch in get_args(BranchName))):
+        own = [(name, one) for name, one in model.named_parameters() if within(name, part)]
+        left = sum(one.numel() for name, one in own if not one.requires_grad and name not in loaded)
+        if left:
+            raise ValueError(
+                f"The arrangement has {left:,} new parameters that would stay as they were drawn, for train="
+                f"{tuple(names)} does not name {part!r}. Add it (--train {' '.join((*names, part))}), or choose an "
+                f"arrangement without parameters."
+            )
 
 
 def _part(name: str) -> str:

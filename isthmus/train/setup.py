@@ -210,8 +210,8 @@ def set_up(
     """Build the model, load start and save, freeze, shard it and pack its rows if asked, warm the feature cache.
 
     Raises:
-        ValueError: `train` names nothing, weights do not fit, no usable data, samples that the model refuses, or rows
-            that cannot be packed.
+        ValueError: `train` names nothing or leaves out an arrangement's new weights, weights do not fit, no usable
+            data, samples that the model refuses, or rows that cannot be packed.
     """
     start = _read_start(folder)
     model = build_model(stage, tuned=start is not None and any(name.startswith("encoder.") for name in start[1]))
@@ -219,6 +219,7 @@ def set_up(
     if options.pack:
         pack_rows(model)
     freeze.apply(model, stage.train)
+    freeze.check_fresh(model, stage.train, kept)
     recompute.apply(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     kept |= learning | {name for name in saveable(model) if name.startswith(ALWAYS_SAVED)}

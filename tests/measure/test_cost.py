@@ -8,8 +8,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from isthmus.connectors import AveragePoolConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
-from isthmus.encoders import VisionEncoder
+from isthmus.connectors import AveragePoolConfig, ChannelConcatConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
+from isthmus.encoders import (
+    BoundEncoder,
+    PairedEncoder,
+    StackedVisionEncoder,
+    VideoEncoder,
+    VisionEncoder,
+)
+from isthmus.encoders.tiles import AnyresTiles, OneView
 from isthmus.llms import CausalLM, EncoderDecoderLM
 from isthmus.measure import Cost, cost
 from isthmus.measure.cost import causal_flops
@@ -189,6 +196,18 @@ def test_paths_that_name_nothing_are_refused(train: tuple[str, ...], said: str) 
 def test_an_image_without_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="no image of 0 x 5 px"):
         cost(llava(), image=(0, 5))
+
+
+def test_an_image_is_as_large_as_a_view_of_any_encoder() -> None:
+    tower = VisionEncoder(name="openai/clip-vit-large-patch14-336", image_size=336, tiles=AnyresTiles(grids=((2, 2),)))
+    plain = replace(tower, tiles=OneView())
+    for encoder, connector in (
+        (StackedVisionEncoder(tower=tower, groups=4, start_block=12), MlpConfig()),
+        (PairedEncoder(first=tower, second=plain), ChannelConcatConfig()),
+        (VideoEncoder(tower=plain, max_frames=2), MlpConfig()),
+    ):
+        assert cost(replace(llava(), encoder=encoder, connector=connector)).image == (336, 336)
+    assert BoundEncoder().view_side() == BoundEncoder().eye.image_size
 
 
 def test_the_largest_known_architecture_has_the_parameters_of_its_parts() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 from isthmus.connectors import ConnectorConfig, LinearConfig, MlpConfig, QFormerConfig
@@ -67,3 +68,9 @@ def test_crops_that_are_added_inside_the_encoder_are_counted(start: int) -> None
     seen = kept_bytes(encoder, lambda: encoder(pixels).tokens)
     assert tower_activations(stacked, 1) == pytest.approx(seen, rel=0.2)
     assert tower_activations(stacked, 3) == pytest.approx(3 * tower_activations(stacked, 1), abs=3)
+    again = replace(stacked, tower=replace(eye, checkpointing=True))
+    encoder, pictures = again.build(), 5 * 3 * 96**2 * 4
+    three = torch.cat([pixels] * 3)
+    kept = kept_bytes(encoder, lambda: encoder(three).tokens)
+    assert kept == pytest.approx(3 * pictures, rel=0.1)
+    assert tower_activations(again, 3) == pytest.approx(3 * pictures + seen, rel=0.2)

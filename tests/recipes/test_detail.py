@@ -54,6 +54,14 @@ def test_every_arm_fits_and_has_the_promised_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_what_is_new_in_an_arm_learns(name: str) -> None:
+    for arm, stage in stages(name).items():
+        new = stage.model.arrange.parameters(stage.model.target())
+        assert stage.learns("arrange") is bool(new), arm
+        assert stage.learns("connector")
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_five_seeds_and_pictures_twice_as_fine_as_a_view(name: str) -> None:
     study = study_of(name)
     assert len(study.seeds) == 5

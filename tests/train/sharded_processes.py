@@ -15,14 +15,16 @@ import torch
 from accelerate import Accelerator
 from test_tiled_training import tiled
 from tiny_models import save_model
-from tiny_stage import Swatches, tiny_stage
+from tiny_stage import Swatches, save_eye, tiny_stage
 from torch.distributed.tensor import DTensor
 
 from isthmus.adapters import Lora
 from isthmus.connectors import GatedCrossAttentionConfig, MlpConfig, PerceiverConfig
 from isthmus.connectors.arrange import Concatenate
 from isthmus.data.sources import Source
-from isthmus.model import VisionLanguageModel
+from isthmus.encoders import StackedVisionEncoder, VisionEncoder
+from isthmus.encoders.tiles import AnyresTiles
+from isthmus.model import Model, VisionLanguageModel
 from isthmus.train import loop, sharding
 from isthmus.train.loop import train
 from isthmus.train.options import RunOptions
@@ -44,16 +46,19 @@ KINDS: dict[str, tuple[str, ...]] = {
     "deep-learning": BOTH,
     "deep-again": BOTH,
     "deep-lora": BOTH,
+    "deep-inside": ("connector", "encoder"),
+    "deep-inside-lora": (*BOTH, "encoder"),
     "gated": BOTH,
     "half": BOTH,
 }
-"""What learns. "deep" kinds add to layers (DeepStack), "again" computes layers again, "watched" is looked at by the
-doctor."""
+"""What learns. "deep" kinds add to layers (DeepStack), of the encoder where "inside" (its blocks are computed again),
+"again" computes layers again, "watched" is looked at by the doctor."""
 FAMILIES = {"tied": "qwen2", "translator": "t5"}
 
 
 def save_models(root: Path) -> None:
     """The folders of all language models; T5 without the dropout of its config, which differs between processes."""
+    save_eye(root, blocks=2)
     for family in ("llama", *FAMILIES.values()):
         path = Path(save_model(family, root)) / "config.json"
         config = json.loads(path.read_text())
@@ -66,11 +71,11 @@ def stage_of(models: Path, kind: str) -> Stage:
     stage = tiny_stage(models, FAMILIES.get(kind, "llama"), steps=4, batch_size=4, log_every=1, micro_batch_size=1)
     stage = tiled(stage, "deepstack-l") if kind.startswith("deep") else stage
     assert stage.model.llm is not None
-    lora = Lora(rank=4, dropout=0.0) if kind == "deep-lora" else Lora()
+    lora = Lora(rank=4, dropout=0.0) if kind.endswith("lora") else Lora()
     model = replace(
-        stage.model,
+        inside(stage.model, models, lora) if "inside" in kind else stage.model,
         connector=GATED if kind == "gated" else MlpConfig(depth=2),
-        arrange=Concatenate() if kind == "gated" else stage.model.arrange,
+        arrange=Concatenate() if kind == "gated" or "inside" in kind else stage.model.arrange,
         llm=replace(stage.model.llm, lora=lora, checkpointing=kind == "deep-again"),
     )
     stage = replace(
@@ -89,6 +94,15 @@ def stage_of(models: Path, kind: str) -> Stage:
     if kind == "watched":
         stage = replace(stage, data=(Source(of=Swatches()),), micro_batch_size=None, steps=20, log_every=10)
     return stage
+
+
+def inside(model: Model, models: Path, lora: Lora) -> Model:
+    """The same whose encoder adds two crops before its two blocks."""
+    assert isinstance(model.encoder, VisionEncoder)
+    tiles = AnyresTiles(grids=((1, 2), (2, 1)), pad=False)
+    name = save_eye(models, blocks=2)
+    tower = replace(model.encoder, name=name, tiles=tiles, checkpointing=True, lora=lora)
+    return replace(model, encoder=StackedVisionEncoder(tower=tower, groups=2, start_block=0))
 
 
 class StoppedError(Exception):

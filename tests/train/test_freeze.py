@@ -58,6 +58,23 @@ def test_frozen_modules_are_in_evaluation_mode() -> None:
     assert not modes["connector"]
 
 
+def test_new_weights_of_an_arrangement_are_not_left_as_they_were_drawn() -> None:
+    model = nn.ModuleDict({"connector": nn.Linear(2, 3), "arrange": nn.Linear(2, 3)})
+    model["video"] = nn.ModuleDict({"arrange": nn.Linear(1, 1)})
+    refused = r"has 9 new parameters .* train=\('connector',\) does not name 'arrange'.*--train connector arrange"
+    for names, loaded, said in (
+        (("connector",), (), refused),
+        (("connector", "arrange.bias"), (), r"has 6 new parameters .*'arrange'"),
+        (("connector", "arrange"), (), r"has 2 new parameters .*'video\.arrange'"),
+        (("connector", "video"), ("arrange.weight",), r"has 3 new parameters"),
+    ):
+        freeze.apply(model, names)
+        with pytest.raises(ValueError, match=said):
+            freeze.check_fresh(model, names, loaded)
+    freeze.apply(model, ("connector", "video"))
+    freeze.check_fresh(model, ("connector", "video"), ("arrange.weight", "arrange.bias"))
+
+
 def test_a_tied_weight_learns_by_either_name() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(3, 2), "head": nn.Linear(2, 3, bias=False)})
     model["head"].weight = model["table"].weight

@@ -14,6 +14,7 @@ from isthmus.data.collate import Batch
 from isthmus.data.sample import Sample
 from isthmus.data.sources.base import Source
 from isthmus.encoders import CachedEncoder, FeatureCache
+from isthmus.encoders.tiles import AnyresTiles, OneView
 from isthmus.evaluate.runner import evaluate
 from isthmus.features import Plan
 from isthmus.measure.cost import cost
@@ -178,7 +179,10 @@ def test_clips_go_through_the_image_branch_frame_by_frame(root: Path) -> None:
 )
 def test_every_arrangement_takes_clips_beside_images(root: Path, arrange: ArrangementConfig) -> None:
     stage = medley_stage(root)
-    stage = replace(stage, model=replace(stage.model, video=None, audio=None, arrange=arrange), train=("connector",))
+    tiles = AnyresTiles(grids=((1, 2),), pad=False) if isinstance(arrange, DeepStack) else OneView()
+    encoder = replace(stage.model.encoder, tiles=tiles)  # type: ignore[call-arg]
+    model = replace(stage.model, encoder=encoder, video=None, audio=None, arrange=arrange)
+    stage = replace(stage, model=model, train=("connector",))
     model = whole_model(stage)
     samples = [medley(5, 3), EVERY[2], EVERY[0]]
     batch = collated(model, samples)
@@ -202,6 +206,27 @@ def test_branches_are_counted(root: Path) -> None:
     assert cost(stage.model, train=("audio",)).learned == audio.parameters
     with pytest.raises(ValueError, match=r"'audio\.conector'.*Did you mean"):
         cost(stage.model, train=("audio.conector",))
+
+
+def test_crops_are_added_to_images_alone_in_a_mixed_batch(root: Path) -> None:
+    """DeepStack in the image branch beside clips and sounds: each sample's losses and gradients are its own."""
+    stage = medley_stage(root)
+    encoder = replace(stage.model.encoder, tiles=AnyresTiles(grids=((1, 2),), pad=False))  # type: ignore[call-arg]
+    stack = DeepStack(groups=2, start_layer=0)
+    model = whole_model(replace(stage, model=replace(stage.model, encoder=encoder, arrange=stack)))
+    together = model(collated(model, EVERY))
+    together.token_losses.sum().backward()
+    grads = gradients(model)
+    alone = [model(collated(model, [sample])).token_losses for sample in EVERY]
+    torch.cat(alone).sum().backward()
+    torch.testing.assert_close(together.token_losses, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    for name, grad in gradients(model).items():
+        torch.testing.assert_close(grads[name], grad, rtol=1e-3, atol=1e-4, msg=name)
+    model.llm.add_to_layers(None, 1)
+    model.llm.add_to_layers = lambda addition, rows: None  # type: ignore[method-assign]
+    without = [model(collated(model, [sample])).token_losses for sample in EVERY]
+    same = [torch.equal(one, other) for one, other in zip(alone, without, strict=True)]
+    assert same == [True, False, False, True, True, False]
 
 
 def test_clips_are_pooled_and_images_are_not(root: Path) -> None:

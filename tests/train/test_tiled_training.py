@@ -155,6 +155,15 @@ def test_resolution_rises_from_stage_to_stage(tmp_path: Path) -> None:
     assert set(finished.weights()) - set(run.weights()) == {"arrange.newline"}
 
 
+def test_a_new_newline_learns_now_or_has_learnt_before(tmp_path: Path) -> None:
+    stage = tiled(tiny_stage(tmp_path), "llava-next", train=("connector",))
+    with pytest.raises(ValueError, match=r"32 new parameters .* does not name 'arrange'"):
+        train(stage, tmp_path / "run", progress=False)
+    first = train(replace(stage, train=("connector", "arrange"), steps=1), tmp_path / "first", progress=False)
+    later = train(replace(stage, start_from=str(first.folder), steps=1), tmp_path / "later", progress=False)
+    assert torch.equal(later.weights()["arrange.newline"], first.weights()["arrange.newline"])
+
+
 def test_another_layer_is_still_another_encoder(tmp_path: Path) -> None:
     low = tiny_stage(tmp_path, steps=1, validation=())
     run = train(low, tmp_path / "low", progress=False)

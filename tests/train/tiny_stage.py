@@ -77,15 +77,15 @@ class SwatchSamples:
         return Sample(id=f"swatch/{number}", turns=turns, images=() if blind else (image,))
 
 
-def save_eye(root: Path) -> str:
+def save_eye(root: Path, blocks: int = 1) -> str:
     """A CLIP-style tower over 16 x 16 pixels: a 2 x 2 grid of patches, 16 wide."""
-    folder = root / "eye"
+    folder = root / ("eye" if blocks == 1 else f"eye{blocks}")
     if not folder.is_dir():
         torch.manual_seed(3)
         config = CLIPVisionConfig(
             hidden_size=16,
             intermediate_size=24,
-            num_hidden_layers=1,
+            num_hidden_layers=blocks,
             num_attention_heads=2,
             image_size=16,
             patch_size=8,

@@ -29,8 +29,8 @@ class Levels(ArrangementConfig):
     """Zeros stand in the sequence; the tokens too are added, before the first of the layers (the granite models)."""
 
     def __post_init__(self) -> None:
-        if not self.layers or min(self.layers) < 0:
-            raise ValueError(f"Levels(layers={self.layers}) needs one or more layers, counted from 0.")
+        if not self.layers or min(self.layers) < 0 or len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"Levels(layers={self.layers}) needs one or more layers, counted from 0, each named once.")
         if self.arrange.added_before():
             raise ValueError(f"Levels cannot lay out through {type(self.arrange).__name__}, which adds to layers too.")
 

@@ -128,8 +128,9 @@ def test_levels_go_to_their_layers() -> None:
         config.build(TARGET)(VisualTokens(tokens, levels=(tokens,)), (one,))
     with pytest.raises(ValueError, match=r"connector gives 0 levels.*Qwen3VlConfig"):
         config.check(MlpConfig(), SOURCE, TARGET)
-    with pytest.raises(ValueError, match="one or more layers"):
-        Levels(layers=())
+    for layers in ((), (-1,), (1, 1)):
+        with pytest.raises(ValueError, match="one or more layers, counted from 0, each named once"):
+            Levels(layers=layers)
 
 
 def test_the_configs_read_back_from_json() -> None:
