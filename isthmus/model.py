@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from isthmus.adapters import Lora
-from isthmus.branches import Branch, BranchParts, Looked, blank, check_padding, check_places, join_placed, look
+from isthmus.branches import Branch, BranchParts, Looked, blank, check_places, check_tiles, join_placed, look
 from isthmus.config import check_choices, fingerprint, to_json
 from isthmus.connectors import CONNECTORS, ConnectorConfig, MlpConfig
 from isthmus.connectors.arrange import ARRANGEMENTS, Arrangement, ArrangementConfig, Concatenate
@@ -92,7 +92,7 @@ class Model:
         for branch in self.branches.values():
             branch.check(self.target(), causal=self.llm.kind == "causal")
         self.arrange.check(self.connector, self.source(), self.target())
-        check_padding(self.encoder, self.arrange)
+        check_tiles(self.encoder, self.arrange, self.num_visual_tokens)
         entering = self.connector.enters_layers
         if (entering or self.arrange.added_before()) and self.llm.kind != "causal":
             raise ValueError(
