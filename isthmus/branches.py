@@ -4,7 +4,7 @@ Source: Video-LLaMA (arXiv:2306.02858), section 2.1, a branch for pictures and o
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,7 +17,16 @@ from isthmus.connectors import ConnectorConfig
 from isthmus.connectors.arrange import Anyres, ArrangementConfig, ChannelStack, Concatenate, DeepStack
 from isthmus.data.collate import Batch, Views
 from isthmus.data.sample import Sample
-from isthmus.encoders import CachedEncoder, Encoder, EncoderConfig, ImageSource, TilingConfig, Untiled, VisionEncoder
+from isthmus.encoders import (
+    CachedEncoder,
+    Encoder,
+    EncoderConfig,
+    ImageSource,
+    PairedEncoder,
+    TilingConfig,
+    Untiled,
+    VisionEncoder,
+)
 from isthmus.encoders.tiles import AnyresTiles, FinerTiles, OneView
 from isthmus.features import BranchName, Features, FeatureShape, Grid, LLMShape, Placed, Plan, Text
 
@@ -53,18 +62,27 @@ class Branch:
             )
 
 
-def check_tiles(encoder: EncoderConfig, arrange: ArrangementConfig) -> None:
-    """Raises ValueError when the arrangement cuts padding away from tiles that have none, as it would cut the picture,
-    or stacks crops that the encoder does not cut, or not as it takes them."""
-    if isinstance(encoder, VisionEncoder) and _unpads(arrange) and not _pads(encoder.tiles):
+def check_tiles(encoder: EncoderConfig, arrange: ArrangementConfig, count_tokens: Callable[[Plan], int]) -> None:
+    """Raises ValueError when an arrangement cannot place the views of a square image, or of one twice as wide.
+
+    One that cuts padding away from tiles that have none would cut the picture; one that stacks crops takes those that
+    the encoder cuts, as many and of the kind that it stacks.
+    """
+    seeing = encoder.first if isinstance(encoder, PairedEncoder) else encoder
+    if not isinstance(seeing, VisionEncoder):
+        return
+    if _unpads(arrange) and not _pads(seeing.tiles):
         raise ValueError(
             f"{type(arrange).__name__} cuts away the padding around a picture, as Anyres(unpad=True) does, and "
-            f"{type(encoder.tiles).__name__} leaves none on both sides of it: the picture itself would be cut. "
+            f"{type(seeing.tiles).__name__} leaves none on both sides of it: the picture itself would be cut. "
             f"Use Anyres(unpad=False), or AnyresTiles(pad=True)."
         )
     stack = arrange.stack if isinstance(arrange, ChannelStack) else arrange
-    if isinstance(encoder, VisionEncoder) and isinstance(stack, DeepStack) and stack.sampling != "repeat":
-        _check_crops(type(arrange).__name__, stack, encoder.tiles)
+    if isinstance(stack, DeepStack) and stack.sampling != "repeat":
+        _check_crops(type(arrange).__name__, stack, seeing.tiles)
+    side = seeing.image_size
+    for size in ((side, side), (2 * side, side)):
+        count_tokens(encoder.plan(size))
 
 
 def _check_crops(name: str, stack: DeepStack, tiles: TilingConfig) -> None:
@@ -91,7 +109,7 @@ def _check_crops(name: str, stack: DeepStack, tiles: TilingConfig) -> None:
 def _unpads(arrange: ArrangementConfig) -> bool:
     if isinstance(arrange, Anyres):
         return arrange.unpad
-    inner = (getattr(arrange, name, None) for name in ("arrange", "image"))
+    inner = (getattr(arrange, name, None) for name in ("arrange", "image", "stack"))
     return any(_unpads(one) for one in inner if isinstance(one, ArrangementConfig))
 
 

@@ -92,7 +92,7 @@ class Model:
         for branch in self.branches.values():
             branch.check(self.target(), causal=self.llm.kind == "causal")
         self.arrange.check(self.connector, self.source(), self.target())
-        check_tiles(self.encoder, self.arrange)
+        check_tiles(self.encoder, self.arrange, self.num_visual_tokens)
         entering = self.connector.enters_layers
         if (entering or self.arrange.added_before()) and self.llm.kind != "causal":
             raise ValueError(

@@ -10,9 +10,17 @@ from tiny_ears import save_ear
 from tiny_models import save_model
 
 from isthmus.branches import Branch, join_placed
-from isthmus.connectors import AudioQFormerConfig, InstructQFormerConfig, MlpConfig, QFormerConfig
-from isthmus.connectors.arrange import Anyres, ArrangementConfig, ByInput, ChannelStack, DeepStack
-from isthmus.encoders import AudioEncoder, VisionEncoder
+from isthmus.connectors import AudioQFormerConfig, ChannelConcatConfig, InstructQFormerConfig, MlpConfig, QFormerConfig
+from isthmus.connectors.arrange import (
+    Anyres,
+    ArrangementConfig,
+    ByInput,
+    ChannelStack,
+    Concatenate,
+    DeepStack,
+    Separated,
+)
+from isthmus.encoders import AudioEncoder, PairedEncoder, VisionEncoder
 from isthmus.encoders.tiles import (
     AnyresTiles,
     DynamicTiles,
@@ -90,6 +98,7 @@ HD = DeepStack(every_view=True, arrange=Anyres())
         (STRETCHED, Anyres()),
         (STRETCHED, ByInput(image=Anyres())),
         (FinerTiles(tiles=STRETCHED), HD),
+        (DynamicTiles(), ChannelStack(stack=DeepStack(arrange=Anyres()))),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -137,3 +146,34 @@ def test_arrangements_fit_these_tiles(tiles: TilingConfig, arrange: ArrangementC
     model = Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange)
     model.check()
     assert model.num_visual_tokens(model.encoder.plan((200, 50))) == tokens
+
+
+@pytest.mark.parametrize(
+    ("tiles", "arrange", "said"),
+    [
+        (
+            FinerTiles(),
+            Anyres(),
+            r"2 x 1 tiles with whole='first' has 3 views, but 15 came\. Finer crops \(FinerTiles\)",
+        ),
+        (FinerTiles(), Separated(), "has 3 views, but 15 came"),
+        (FinerTiles(), DeepStack(), "FinerTiles cuts crops of every view: use DeepStack with every_view=True"),
+        (FinerTiles(tiles=DynamicTiles()), DeepStack(every_view=True), "FinerTiles needs the whole image first"),
+        (FinerTiles(tiles=DynamicTiles()), Concatenate(), "FinerTiles needs the whole image first"),
+        (AnyresTiles(), HD, r"Use tiles=FinerTiles\(factor=2\), in place of AnyresTiles"),
+        (SubImages(whole="none"), DeepStack(), "Choose a tiling that keeps the whole image"),
+        (SubImages(), DeepStack(groups=2), "Use fewer tiles, or groups=4"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_views_that_an_arrangement_cannot_place_are_refused_before_anything_is_built(
+    tiles: TilingConfig, arrange: ArrangementConfig, said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        Model(encoder=VisionEncoder(tiles=tiles), arrange=arrange).check()
+
+
+def test_the_tiles_of_two_towers_are_looked_at_too() -> None:
+    both = PairedEncoder(first=VisionEncoder(tiles=DynamicTiles()))
+    with pytest.raises(ValueError, match=r"DynamicTiles leaves none .* Use Anyres\(unpad=False\)"):
+        Model(encoder=both, connector=ChannelConcatConfig(), arrange=Anyres()).check()

@@ -2,7 +2,8 @@
 
 Source: DeiT (arXiv:2012.12877), section 6; used by BLIP-2 (364 and 490 px), MM1 (arXiv:2403.09611, 378 to 672 px) and
 Qwen-VL (arXiv:2308.12966, 224 to 448 px). Checked against: salesforce/LAVIS `interpolate_pos_embed` and the embeddings
-of `transformers` CLIP, ViT and SigLIP (oracle `pos_embed_interpolation`), which do so themselves at each call.
+of `transformers` CLIP, ViT and SigLIP (oracle `pos_embed_interpolation`). Those do so themselves at each call of a run,
+in the table's own number format; a tower that is exported gets the table of its new size for good.
 """
 
 from einops import rearrange
@@ -28,6 +29,6 @@ def interpolate_positions(
         )
     if old == new:
         return table
-    patches = rearrange(table[prefix:].float(), "(t h w) c -> t c h w", t=old.frames, h=old.rows, w=old.columns)
+    patches = rearrange(table[prefix:], "(t h w) c -> t c h w", t=old.frames, h=old.rows, w=old.columns)
     resized = functional.interpolate(patches, size=(new.rows, new.columns), mode="bicubic", align_corners=False)
-    return cat([table[:prefix], rearrange(resized, "t c h w -> (t h w) c").to(table.dtype)])
+    return cat([table[:prefix], rearrange(resized, "t c h w -> (t h w) c")])

@@ -11,8 +11,9 @@ import transformers
 from torch import Tensor
 
 from isthmus.adapters import merge_lora
+from isthmus.connectors.arrange import Anyres
 from isthmus.data.sample import IMAGE_MARK, ImageRef, Sample
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import EncoderConfig, VisionEncoder
 from isthmus.encoders.tiles import DynamicTiles
 from isthmus.exchange import certificate
 from isthmus.exchange.asking import Asker, PixelGap, pixel_gap
@@ -263,9 +264,28 @@ def _notes(ready: _Ready, model: Model) -> tuple[str, ...]:
     elif not goal.chats:
         text = prompt_text(model.prompt, "...", None)
         notes.append(f"{goal.class_name} has no chat template: write the prompt yourself, as {text!r}.")
+    if isinstance(model.arrange, Anyres):
+        notes += _anyres_notes(goal, model.arrange, model.encoder)
     if not goal.pads:
         notes.append(
             f"The processor of {goal.class_name} pads its Q-Former's text on the side of the language model's, which "
             f"moves it: put questions of one length in a batch, or ask one at a time. Batches were compared so."
         )
     return tuple(notes)
+
+
+def _anyres_notes(goal: Goal, arrange: Anyres, encoder: EncoderConfig) -> list[str]:
+    """Where the class lays out tiles otherwise than the run, on pictures that were not compared."""
+    notes = []
+    if arrange.digits is None:
+        notes.append(
+            f"{goal.class_name} rounds to 7 digits before it cuts padding away, the run truncates at once "
+            f"(digits=None): pictures of a few sizes, such as 352 x 836 px in tiles of 336 px, are two rows or columns "
+            f"longer there. A run trained with --model.arrange.digits 7 has them equal."
+        )
+    if not encoder.tiles_several():
+        notes.append(
+            f"{goal.class_name} tiles every picture of a prompt, the run sees each of several as one view "
+            f"(tile_several=False): give it one picture at a time."
+        )
+    return notes

@@ -3,6 +3,8 @@
 Sources: the classes themselves, transformers 5.23. One function a class; an empty answer means that it can.
 """
 
+from dataclasses import replace
+
 from isthmus.connectors import Idefics2Config, LinearConfig, MlpConfig, PixelShuffleConfig, QFormerConfig
 from isthmus.connectors.arrange import Anyres, Concatenate
 from isthmus.connectors.instruct_qformer import InstructQFormerConfig
@@ -44,8 +46,10 @@ def llava_next_lacks(model: Model) -> str:
         return f"LlavaNext's connector is MlpConfig(depth=2), this is {_named(model.connector)}"
     if not isinstance(encoder, VisionEncoder) or not isinstance(encoder.tiles, AnyresTiles) or not encoder.tiles.whole:
         return "LlavaNext cuts images by AnyresTiles(whole=True)"
-    if not isinstance(arrange, Anyres) or not (arrange.unpad and arrange.newline) or arrange.max_tiles is not None:
+    if not isinstance(arrange, Anyres) or replace(arrange, digits=7) != Anyres(digits=7):
         return f"LlavaNext's arrangement is Anyres(unpad=True, newline=True, digits=7), this is {_named(arrange)}"
+    if arrange.digits not in (None, 7):
+        return f"LlavaNext rounds to 7 digits before it truncates, this is {_named(arrange)}"
     if encoder.fit != "squash":
         return f"LlavaNext squashes the whole image, this encoder's fit is {encoder.fit!r}"
     return _in_place_lacks(model)
@@ -168,4 +172,4 @@ def _family(model: Model) -> str:
 
 
 def _named(config: object) -> str:
-    return type(config).__name__ if not isinstance(config, (MlpConfig, LinearConfig)) else repr(config)
+    return type(config).__name__ if not isinstance(config, (MlpConfig, LinearConfig, Anyres)) else repr(config)

@@ -7,8 +7,10 @@ import torch
 import transformers
 from torch import nn
 
-from isthmus.encoders.towers import FAMILIES, native_size
+from isthmus.encoders.positions import interpolate_positions
+from isthmus.encoders.towers import FAMILIES, native_size, patch_size
 from isthmus.encoders.vision import VisionTower
+from isthmus.features import Grid
 
 
 def whole_tower(tower: VisionTower) -> Any:
@@ -22,7 +24,8 @@ def whole_tower(tower: VisionTower) -> Any:
     resized = side != native_size(config)
     state = dict(tower.tower.state_dict())
     if resized and family.positions == "argument":
-        name, table = _positions(tower.tower, side, int(config.patch_size), family.prefix(config))
+        old = native_size(config) // patch_size(config)
+        name, table = _positions(tower.tower, Grid(1, old, old), tower.shape.grid, family.prefix(config))
         config.image_size = side
         state[name] = table
     whole = getattr(transformers, family.model)._from_config(config)
@@ -34,17 +37,17 @@ def whole_tower(tower: VisionTower) -> Any:
 
 
 @torch.no_grad()
-def _positions(tower: Any, side: int, patch: int, prefix: int) -> tuple[str, torch.Tensor]:
-    """The name of the position table, and the table interpolated to this image size as the tower does it."""
+def _positions(tower: Any, old: Grid, new: Grid, prefix: int) -> tuple[str, torch.Tensor]:
+    """The name of the position table, and the table for this patch grid, as the tower interpolates it at each call."""
     for name, module in tower.named_modules():
         if not hasattr(module, "interpolate_pos_encoding"):
             continue
-        count = (side // patch) ** 2
-        table = module.position_embedding if hasattr(module, "position_embedding") else module.position_embeddings
-        weight = table.weight if isinstance(table, nn.Embedding) else table[0]
-        probe = torch.zeros(1, count + prefix, weight.shape[-1], dtype=weight.dtype)
-        wanted = module.interpolate_pos_encoding(probe, side, side)
         inner = "position_embedding" if hasattr(module, "position_embedding") else "position_embeddings"
-        key = f"{name}.{inner}" + (".weight" if isinstance(table, nn.Embedding) else "")
-        return key, wanted[0] if isinstance(table, nn.Embedding) else wanted
-    raise ValueError(f"{type(tower).__name__} has no position table that can be set to {side} px: use its own size.")
+        table = getattr(module, inner)
+        if isinstance(table, nn.Embedding):
+            return f"{name}.{inner}.weight", interpolate_positions(table.weight, old, new, prefix=prefix)
+        return f"{name}.{inner}", interpolate_positions(table[0], old, new, prefix=prefix)[None]
+    raise ValueError(
+        f"{type(tower).__name__} has no position table that can be set to {new.rows} x {new.columns} patches: use its "
+        f"own size."
+    )

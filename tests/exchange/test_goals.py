@@ -17,6 +17,7 @@ from isthmus.connectors import (
     TokenPackerConfig,
     WindowedStreamsConfig,
 )
+from isthmus.connectors.arrange import Anyres
 from isthmus.encoders import VideoEncoder, VisionEncoder
 from isthmus.encoders.tiles import AnyresTiles
 from isthmus.exchange import GOALS, find_goal
@@ -42,6 +43,16 @@ def refusal(to: str, change: dict[str, Any]) -> str:
         ("idefics2", {"connector": LinearConfig()}, "the nearest: 'llava' (Llava's connector is MlpConfig(depth=2)"),
         ("llava", {"placement": "before-bos"}, "in place of the mark"),
         ("llava", {"encoder": ANYRES}, "the nearest: 'llava-next' (LlavaNext's arrangement"),
+        (
+            "llava-next",
+            {"encoder": ANYRES, "arrange": Anyres(max_tiles=2)},
+            "this is Anyres(unpad=True, newline=True, max",
+        ),
+        (
+            "llava-next",
+            {"encoder": ANYRES, "arrange": Anyres(digits=3)},
+            "rounds to 7 digits before it truncates, this",
+        ),
         ("llava", {"connector": Qwen3VlConfig()}, "that of Qwen3VLForConditionalGeneration, to which no export is"),
         ("llava", {"connector": WindowedStreamsConfig()}, "that of Granite4VisionForConditionalGeneration, to which"),
         ("llava", {"connector": TokenPackerConfig()}, "none has a connector like TokenPackerConfig"),

@@ -20,6 +20,7 @@ from torch.nn import functional
 from isthmus.connectors.arrange.base import (
     Arrangement,
     ArrangementConfig,
+    check_coarse,
     check_layers,
     check_levels,
     check_memory,
@@ -62,10 +63,11 @@ class Anyres(ArrangementConfig):
         """Whole + rows * (columns + 1) of the map that is left; of a clip, those of so many images of one view.
 
         Raises:
-            ValueError: a view's tokens form no map.
+            ValueError: a view's tokens form no map, or views that are neither tiles nor the whole.
         """
         if len(plan.views) == 1 or plan.tiles.frames > 1:
             return len(plan.views) * (per_view + self.newline)
+        check_coarse(self, plan)
         kept = self.map_of(plan)
         return (plan.whole != "none") * per_view + kept.final_rows * (kept.final_columns + self.newline)
 

@@ -92,3 +92,14 @@ def check_views(plans: Sequence[Plan], views: int) -> None:
     for plan in plans:
         if plan.views.start < 0 or plan.views.stop > views or plan.views.step != 1:
             raise ValueError(f"A plan names views {plan.views}, but {views} views came. Give the plans of this batch.")
+
+
+def check_coarse(config: ArrangementConfig, plan: Plan) -> None:
+    """Raises ValueError when an image has views besides its tiles and its whole."""
+    expected = plan.tiles.size + (plan.whole != "none")
+    if len(plan.views) != expected:
+        raise ValueError(
+            f"{type(config).__name__} places tiles and the whole image, so an image of {plan.tiles.rows} x "
+            f"{plan.tiles.columns} tiles with whole={plan.whole!r} has {expected} views, but {len(plan.views)} came. "
+            f"Finer crops (FinerTiles) are for DeepStack(every_view=True)."
+        )

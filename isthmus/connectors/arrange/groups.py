@@ -67,7 +67,7 @@ def split_views(plan: Plan, side: int) -> Split:
         raise ValueError(
             f"Every view is refined by {side} x {side} crops, so an image of {plan.tiles.rows} x {plan.tiles.columns} "
             f"tiles after its whole needs {coarse * (1 + cells)} views, but {len(views)} came with "
-            f"whole={plan.whole!r}."
+            f"whole={plan.whole!r}. Use FinerTiles(factor={side}) over tiles that put the whole first."
         )
     finer = views[coarse:]
     crops = tuple(finer[first : first + cells] for first in range(0, len(finer), cells))

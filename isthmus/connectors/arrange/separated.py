@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig, check_views
+from isthmus.connectors.arrange.base import Arrangement, ArrangementConfig, check_coarse, check_views
 from isthmus.features import LLMShape, Placed, Plan, VisualTokens
 
 
@@ -22,9 +22,14 @@ class Separated(ArrangementConfig):
     """tile , tile newline tile , tile newline whole newline; any connector."""
 
     def num_tokens(self, plan: Plan, per_view: int) -> int:
-        """views * tokens a view + rows * (columns - 1) commas + a newline for each row (or frame) and for the whole."""
+        """views * tokens a view + rows * (columns - 1) commas + a newline for each row (or frame) and for the whole.
+
+        Raises:
+            ValueError: views that are neither tiles nor the whole.
+        """
         if len(plan.views) == 1:
             return per_view + 1
+        check_coarse(self, plan)
         rows, columns = plan.tiles.frames * plan.tiles.rows, plan.tiles.columns
         return len(plan.views) * per_view + rows * (columns - 1) + rows + (plan.whole != "none")
 
