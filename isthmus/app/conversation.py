@@ -144,7 +144,8 @@ class Conversation:
         key = one.ref.key
         if key not in self._seen:
             model = self.model
-            alone = with_turns(Sample(id=key, turns=()), (Turn(role="user", text=MARK_OF[one.kind]),), (one,))
+            name = getattr(one.ref, "path", one.kind)
+            alone = with_turns(Sample(id=name, turns=()), (Turn(role="user", text=MARK_OF[one.kind]),), (one,))
             looked: Looked = model.look([alone])
             batch = model.config.batch(
                 [alone],

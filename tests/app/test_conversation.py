@@ -284,6 +284,44 @@ def test_the_terminal(root: Path) -> None:
     assert "never" not in written
 
 
+def test_the_terminal_stays_after_ctrl_c_at_the_prompt_and_leaves_by_quit(root: Path) -> None:
+    model = build(config(root))
+    waiting = [KeyboardInterrupt(), "what?", "/quit now", "never"]
+    written: list[str] = []
+
+    def read(prompt: str) -> str:
+        line = waiting.pop(0)
+        if isinstance(line, KeyboardInterrupt):
+            raise line
+        return str(line)
+
+    terminal = Terminal(Conversation(model, SHORT), read, written.append)
+    terminal.run()
+    assert written[0] == "\n(/quit leaves)\n"
+    assert [turn.text for turn in terminal.conversation.turns][:1] == ["what?"]
+    assert waiting == ["never"]
+
+
+def test_what_is_too_long_to_read_can_be_dropped(root: Path) -> None:
+    movie = MEDIA / "classroom.mp4"
+    written = run(build(config(root)), "what?", f"/video {movie}", "who?", "/drop", "who?", "/history")
+    lines = written.splitlines()
+    (refused,) = (line for line in lines if "/drop" in line)
+    assert refused.startswith("Sample 'classroom.mp4' needs 130 tokens (128 of them visual) for its first exchange, ")
+    assert refused.endswith(" What is attached stays so until it is asked about; /drop leaves it out.")
+    assert "(nothing goes with the next question)" in lines
+    assert [line for line in lines if line.startswith("you:")] == ["you: what?", "you: who?"]
+    assert lines[-1] == "(attached: 0, tokens: 0)"
+
+
+def test_a_file_of_another_kind_is_named(root: Path) -> None:
+    red, movie = root / "red.png", MEDIA / "classroom.mp4"
+    lines = run(build(config(root)), f"/image {movie}", f"/audio {red}", f"/video {red}").splitlines()
+    assert lines[0].endswith(f"The file is a video: /video {movie} attaches it.")
+    assert lines[1].startswith("'red.png' is given as a sound, and this model has no audio branch")
+    assert all(line.endswith(f"The file is a picture: /image {red} attaches it.") for line in lines[1:])
+
+
 def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> None:
     (tmp_path / "not a picture.png").write_text("words")
     written = run(
