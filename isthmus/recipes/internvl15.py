@@ -42,8 +42,9 @@ def stage1() -> Stage:
         model.video, model.audio: not used
         train: paper section 3.1: encoder and MLP; drop path 0.2 of the encoder is left out here
         objectives: next-token prediction on the answers
-        data: paper table 1: captioning 53.9%, OCR 32.0% and 8.9%, detection and grounding 5.2%; here your files. The
-            code compresses training images as JPEG at random; that is left out here
+        data: paper table 1: captioning 53.9%, OCR 32.0% and 8.9%, detection and grounding 5.2%; here your files, which
+            hold LLaVA-1.5's response-format prompts (in stage 2 too). The code compresses training images as JPEG at
+            random; that is left out here
         epochs, steps: code, one epoch
         optimizer.peak_lr, optimizer.weight_decay: code, 1e-5, 0.05
         optimizer: elsewhere: the defaults of the Hugging Face trainer that the code runs under (betas, eps, clip 1.0)
