@@ -53,6 +53,58 @@ NUMBERS: dict[str, dict[str, object]] = {
     "llava-next-interleave/stage3": {"data.0.of": "Interleaved", "model.encoder.tile_several": False},
 }
 
+TRAINED: dict[str, tuple[int, int | None, float, float, float, float | int, tuple[float, ...]]] = {
+    "llava15/stage1": (256, None, 1e-3, 0.0, 0.0, 0.03, (1.0,)),
+    "llava15/stage2": (128, None, 2e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "llava-next/stage2": (128, None, 1e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "deepstack/hd/sft": (128, None, 2e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "internvl12/sft": (512, None, 1e-5, 0.0, 0.05, 0.03, (1.0,)),
+    "internvl15/stage1": (2_048, None, 1e-5, 0.0, 0.05, 100, (0.539, 0.320, 0.089, 0.052)),
+    "internvl15/stage2": (1_024, None, 2e-5, 0.0, 0.05, 0.03, (1.0, 1.0)),
+    "qwen-vl/stage1": (30_720, 50_000, 2e-4, 1e-6, 0.05, 500, (0.773, 0.227)),
+    "qwen-vl/stage2": (4_096, 19_000, 5e-5, 1e-5, 0.05, 400, (19.7, 3.6, 3.5, 8.7, 8.7, 24.8, 7.8)),
+    "qwen-vl/stage3": (128, 8_000, 1e-5, 1e-6, 0.05, 3_000, (1.0,)),
+    "mm1/pretrain": (512, 200_000, 5.834e-5, 5.834e-6, 0.1, 2_000, (0.45, 0.45, 0.10)),
+    "mm1/sft": (256, 10_000, 1e-5, 0.0, 0.0, 0.0, (1.0,)),
+    "honeybee/stage1": (256, 50_000, 3e-4, 1e-5, 0.01, 2_000, (1.0, 1.0)),
+    "honeybee/stage2": (128, 4_000, 2e-5, 1e-6, 1e-4, 150, (*[10.3] * 7, 7.7, 5.1, 5.1, 5.1, 2.6, 2.6)),
+    "honeybee/stage1-released": (256, 50_000, 1e-4, 1e-5, 0.01, 2_000, (1.0, 1.0)),
+    "video-llama/vision/stage1": (256, 12_500, 1e-4, 8e-5, 0.05, 2_500, (100.0, 24.0)),
+    "video-llama/vision/stage2": (32, 3_000, 3e-5, 1e-5, 0.05, 1_000, (3.0, 150.0, 11.0)),
+    "video-llama/audio/stage1": (256, 25_000, 1e-4, 8e-5, 0.05, 5_000, (1.0,)),
+    "video-llama/audio/stage2": (32, 3_000, 3e-5, 1e-5, 0.05, 400, (1.0,)),
+}
+"""Batch, steps (None: one epoch), peak and last rate, decay, warm-up in steps or as a share, weights of the data."""
+
+ALIKE = {
+    "llava15-hd/stage1": "llava15/stage1",
+    "llava15-hd/stage2": "llava15/stage2",
+    "llava-next/stage1": "llava15/stage1",
+    "deco/stage1": "llava15/stage1",
+    "deco/stage2": "llava15/stage2",
+    "deepstack/l/stage1": "llava15/stage1",
+    "deepstack/l/stage2": "llava15/stage2",
+    "deepstack/v/stage1": "llava15/stage1",
+    "deepstack/v/stage2": "llava15/stage2",
+    "honeybee/stage2-released": "honeybee/stage2",
+    "llava-next-interleave/stage1": "llava15/stage1",
+    "llava-next-interleave/stage2": "llava-next/stage2",
+    "llava-next-interleave/stage3": "llava-next/stage2",
+}
+"""Recipes that train with another's numbers."""
+
+
+@pytest.mark.parametrize("name", {**TRAINED, **ALIKE})
+def test_training_of_the_paper_or_its_code(name: str) -> None:
+    batch, steps, peak, last, decay, warmup, weights = TRAINED[ALIKE.get(name, name)]
+    stage = RECIPES[name]()
+    assert (stage.batch_size, stage.steps, stage.epochs) == (batch, steps, 1.0 if steps is None else None)
+    rates = (stage.optimizer.peak_lr, stage.optimizer.peak_lr * stage.schedule.min_fraction)
+    assert (*rates, stage.optimizer.weight_decay) == pytest.approx((peak, last, decay), rel=1e-3)
+    schedule = stage.schedule
+    assert (schedule.warmup_fraction if schedule.warmup_steps is None else schedule.warmup_steps) == warmup
+    assert tuple(source.weight for source in stage.data) == weights
+
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_numbers_of_the_paper_or_its_code(name: str) -> None:
