@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import struct
 import wave
 from dataclasses import replace
@@ -11,8 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from isthmus.data.sources import LlavaFile, Source, SplitCaptions, WorldCaptions
+from isthmus.data.frames import UniformFrames
+from isthmus.data.sources import (
+    Interleaved,
+    LlavaFile,
+    Source,
+    SourceConfig,
+    SplitCaptions,
+    TextFile,
+    WorldCaptions,
+)
 from isthmus.encoders import AudioEncoder
+from isthmus.model import VisionLanguageModel
 from isthmus.recipes import RECIPES, instructblip, mm1
 from isthmus.recipes.bundled import on_bundled
 from isthmus.recipes.provenance import leaves
@@ -21,6 +32,7 @@ from isthmus.train.loop import train
 from isthmus.train.stage import AdamW, Stage
 from isthmus.weights import resolve_model
 
+MEDIA = Path(__file__).parent.parent / "data" / "media"
 PAPERS = [name for name in RECIPES if name != "quickstart" and "/tiny" not in name]
 
 NUMBERS: dict[str, dict[str, object]] = {
@@ -202,6 +214,25 @@ def images(folder: Path) -> Source:
     return Source(of=LlavaFile(path=str(folder / "pages.jsonl"), root=str(folder)))
 
 
+def texts(folder: Path) -> Source:
+    """Two texts without an image."""
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": f"Line {one}."}) + "\n" for one in "ab"))
+    return Source(of=TextFile(path=str(folder / "text.jsonl")))
+
+
+def media(folder: Path) -> SourceConfig:
+    """A question about two images, and one about a video."""
+    images(folder)
+    rows = []
+    for about in ({"image": ["0.png", "1.png"]}, {"video": "classroom.mp4"}):
+        marks = "".join(f"<{kind}>\n" * (len(files) if kind == "image" else 1) for kind, files in about.items())
+        said = [{"from": "human", "value": f"{marks}What is it?"}, {"from": "gpt", "value": "Grey."}]
+        rows.append({"id": str(len(rows)), **about, "conversations": said})
+    (folder / "media.json").write_text(json.dumps(rows))
+    shutil.copy(MEDIA / "classroom.mp4", folder)
+    return LlavaFile(path=str(folder / "media.json"), root=str(folder), frames=UniformFrames(num=3))
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_recipe_fits_the_bundled_models(name: str) -> None:
     model = on_bundled(RECIPES[name]()).model
@@ -214,12 +245,48 @@ def test_every_recipe_fits_the_bundled_models(name: str) -> None:
 def small(stage: Stage, root: Path) -> Stage:
     """The stage on bundled models, two steps of two samples."""
     made = on_bundled(stage, steps=2, batch_size=2)
-    data = made.data
+    data = [
+        texts(root) if isinstance(large.of, TextFile) else tiny
+        for large, tiny in zip(stage.data, made.data, strict=True)
+    ]
     if made.model.audio is not None:
-        data = (sounds(root),)
+        data = [sounds(root)]
     elif stage.name == "mm1/pretrain":
-        data = (images(root), *data[1:])
-    return replace(made, data=data, validation=())
+        data[0] = images(root)
+    elif isinstance(mixed := data[0].of, Interleaved):
+        data = [replace(data[0], of=replace(mixed, of=media(root)))]
+    return replace(made, data=tuple(data), validation=())
+
+
+KINDS: dict[str, list[list[str]]] = {
+    "mm1/pretrain": [["image", "image"], ["image"], []],
+    "qwen-vl/stage2": [*[["image"]] * 6, []],
+    "video-llama/vision/stage1": [["video"], ["image"]],
+    "video-llama/vision/stage2": [["image"], ["image"], ["video"]],
+    "video-llama/audio/stage1": [["audio"]],
+    "llava-next-interleave/stage3": [["image", "image"]],
+}
+"""What the first sample of each source of a recipe holds."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_data_that_a_recipe_mixes_is_learned_from_in_one_batch(name: str, tmp_path: Path) -> None:
+    stage = small(RECIPES[name](), tmp_path)
+    sets = [source.of.build() for source in stage.data]
+    samples = [one[0] for one in sets]
+    assert [[kind for kind, _ in sample.inputs] for sample in samples] == KINDS[name]
+    if name == "llava-next-interleave/stage3":
+        samples.append(sets[0][1])
+        assert [kind for kind, _ in samples[-1].inputs] == ["image"] * 3
+    model = VisionLanguageModel(stage.model)
+    seen = model.look(samples)
+    batch = model.config.batch(
+        samples, tokenizer=model.tokenizer, plans=seen.plans, pixels=seen.image.pixels, others=seen.others
+    )
+    assert all(bool((row != -100).any()) for row in batch.labels)
+    loss = model(batch).loss
+    loss.backward()
+    assert bool(loss.isfinite())
 
 
 CARRIED = {
