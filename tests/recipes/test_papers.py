@@ -72,7 +72,7 @@ TRAINED: dict[str, tuple[int, int | None, float, float, float, float | int, tupl
     "deepstack/hd/sft": (128, None, 2e-5, 0.0, 0.0, 0.03, (1.0,)),
     "internvl12/sft": (512, None, 1e-5, 0.0, 0.05, 0.03, (1.0,)),
     "internvl15/stage1": (2_048, None, 1e-5, 0.0, 0.05, 100, (0.539, 0.320, 0.089, 0.052)),
-    "internvl15/stage2": (1_024, None, 2e-5, 0.0, 0.05, 0.03, (1.0, 1.0)),
+    "internvl15/stage2": (1_024, None, 2e-5, 0.0, 0.05, 0.03, (0.5, 0.5)),
     "qwen-vl/stage1": (30_720, 50_000, 2e-4, 1e-6, 0.05, 500, (0.773, 0.227)),
     "qwen-vl/stage2": (4_096, 19_000, 5e-5, 1e-5, 0.05, 400, (19.7, 3.6, 3.5, 8.7, 8.7, 24.8, 7.8)),
     "qwen-vl/stage3": (128, 8_000, 1e-5, 1e-6, 0.05, 3_000, (1.0,)),
