@@ -123,8 +123,10 @@ class Conversation:
         shown = self._shown(*self.attached)
         plans = [self._see(one).plans[0] for one in shown]
         config = self.model.config
-        batch = config.batch([sample], tokenizer=self.model.tokenizer, plans=plans, for_generation=True)
-        batch = batch.to(self._device)
+        unseen = {name: Views() for name in config.branches}  # each input was seen in a batch of its own
+        batch = config.batch(
+            [sample], tokenizer=self.model.tokenizer, plans=plans, others=unseen, for_generation=True
+        ).to(self._device)
         parts: list[Placed] = []
         names: list[Hashable] = []
         for one, plan in zip(shown, plans, strict=True):
@@ -144,7 +146,8 @@ class Conversation:
         key = one.ref.key
         if key not in self._seen:
             model = self.model
-            alone = with_turns(Sample(id=key, turns=()), (Turn(role="user", text=MARK_OF[one.kind]),), (one,))
+            name = getattr(one.ref, "path", one.kind)
+            alone = with_turns(Sample(id=name, turns=()), (Turn(role="user", text=MARK_OF[one.kind]),), (one,))
             looked: Looked = model.look([alone])
             batch = model.config.batch(
                 [alone],

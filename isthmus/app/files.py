@@ -37,6 +37,10 @@ class Videos:
     mosaic: int = 0
     """Above 0: the frames are put into one picture, so many side by side, for tiles to cut apart."""
 
+    def __post_init__(self) -> None:
+        if self.mosaic < 0:
+            raise ValueError(f"mosaic={self.mosaic} frames side by side: give 1 or more, or 0 for no mosaic.")
+
     def shown_as(self, kind: BranchName) -> BranchName:
         """What a file of this kind becomes."""
         return "image" if kind == "video" and self.mosaic else kind
@@ -113,8 +117,8 @@ def file_input(path: Path, kind: BranchName, model: Model, videos: Videos = SING
         return Input(kind, video)
     if model.audio is None:
         raise ValueError(
-            f"{name!r} is a sound, and this model has no audio branch, so it hears nothing. One that does is trained "
-            f"by: isthmus train sounds."
+            f"{name!r} is given as a sound, and this model has no audio branch, so it hears nothing. One that does is "
+            f"trained by: isthmus train sounds."
         )
     sound = FileSound(root=root, path=name, rate=_rate(model))
     sound.load()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from isthmus.app.conversation import Conversation
-from isthmus.app.files import SINGLY, Videos, file_input
+from isthmus.app.files import SAID, SINGLY, Videos, file_input, kind_of
 from isthmus.config import did_you_mean
 from isthmus.data.response_formats import ResponseFormat, formatted
 from isthmus.features import BranchName
@@ -15,6 +15,7 @@ from isthmus.features import BranchName
 HELP = """/image PATH   attach a picture to the next question; several are allowed
 /video PATH   attach a video
 /audio PATH   attach a sound
+/drop         leave out what is attached and was not asked about yet
 /history      the conversation so far
 /clear        forget it, pictures included, but for the examples it began with
 /help         this list
@@ -46,6 +47,7 @@ class Terminal:
             "/image": partial(self.attach, "image"),
             "/video": partial(self.attach, "video"),
             "/audio": partial(self.attach, "audio"),
+            "/drop": self.drop,
             "/history": self.history,
             "/clear": self.clear,
             "/help": lambda _: self.write(f"{HELP}\n"),
@@ -58,7 +60,10 @@ class Terminal:
                 line = self.read(PROMPT).strip()
             except EOFError:
                 return
-            if line in ("/quit", "/exit"):
+            except KeyboardInterrupt:
+                self.write("\n(/quit leaves)\n")
+                continue
+            if line.split()[:1] in (["/quit"], ["/exit"]):
                 return
             if not line:
                 continue
@@ -90,15 +95,37 @@ class Terminal:
         try:
             for piece in pieces:
                 self.write(piece)
+        except ValueError as error:
+            if not self.conversation.attached:
+                raise
+            raise ValueError(
+                f"{error} What is attached stays so until it is asked about; /drop leaves it out."
+            ) from None
         finally:
             pieces.close()
         self.write("\n")
 
     def attach(self, kind: BranchName, path: str) -> None:
-        """Attach a file by its path, quoted where it holds spaces."""
-        attach_file(self.conversation, kind, Path(unquoted(path)), self.videos)
+        """Attach a file by its path, quoted where it holds spaces.
+
+        Raises:
+            ValueError: no such file, or one that cannot be read as that kind; what it is, where that is known.
+        """
+        file = Path(unquoted(path)).expanduser()
+        try:
+            attach_file(self.conversation, kind, file, self.videos)
+        except ValueError as error:
+            found = _kind(file)
+            if found is None or found == kind:
+                raise
+            raise ValueError(f"{error} The file is {SAID[found]}: /{found} {path} attaches it.") from error
         waiting = len(self.conversation.attached)
         self.write(f"({waiting} {'file goes' if waiting == 1 else 'files go'} with the next question)\n")
+
+    def drop(self, _: str) -> None:
+        """Forget what is attached to the next question."""
+        self.conversation.attached.clear()
+        self.write("(nothing goes with the next question)\n")
 
     def history(self, _: str) -> None:
         """Write the turns so far."""
@@ -119,6 +146,14 @@ def attach_file(conversation: Conversation, kind: BranchName, path: Path, videos
         ValueError: no such file, or none that can be read as what it should be.
     """
     conversation.attached.append(file_input(path.expanduser(), kind, conversation.model.config, videos))
+
+
+def _kind(path: Path) -> BranchName | None:
+    """What the file holds, None where that cannot be told."""
+    try:
+        return kind_of(path)
+    except ValueError:
+        return None
 
 
 def unquoted(path: str) -> str:

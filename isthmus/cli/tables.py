@@ -66,15 +66,22 @@ def _first_line(made: type) -> str:
 
 
 def provenance_table(config: object, docstring: str, original: object) -> Table:
-    """Every value of a config; a source stands once, beside the first of the values that it covers."""
+    """Every value of a config; a source stands once, beside the first of the values that it covers.
+
+    What could not be verified is yellow, and counted below.
+    """
     table = Table(title=docstring.strip().splitlines()[0] if docstring.strip() else None)
     table.add_column("field", no_wrap=True)
     table.add_column("value", overflow="fold", ratio=2)
     table.add_column("source", overflow="fold", ratio=3)
     last = ""
+    doubtful = 0
     for one in provenance(config, docstring, original):
         if one.source != last:
             table.add_section()
-        table.add_row(one.path, str(one.value), one.source if one.source != last else "")
+        style = "yellow" if "unverified" in one.source else ""
+        table.add_row(one.path, str(one.value), one.source if one.source != last else "", style=style)
         last = one.source
+        doubtful += bool(style)
+    table.caption = f"{doubtful} values could not be verified" if doubtful else None
     return table

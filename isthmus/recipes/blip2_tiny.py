@@ -124,6 +124,7 @@ def tiny_stage2() -> Stage:
             has captions alone: the small speaker writes few words, and questions can be scored
         steps, epochs, batch_size, micro_batch_size, precision: here: some minutes on two cores
         optimizer.peak_lr, optimizer.rates, schedule: here: higher for small models, and more so for the new projection
+        optimizer.clip_norm: as in blip2/tiny-contrast
         optimizer, seed: as in blip2/stage1
         log_every, save_every, validate_every: here
         cached_views: here: one plain view an image, so the eye runs once for each image

@@ -5,6 +5,7 @@ hold is replaced: models, resolution, sizes of the connector, data, steps.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from isthmus.branches import Branch
@@ -18,7 +19,7 @@ from isthmus.connectors.qllama import QLlamaConfig
 from isthmus.connectors.qwen_vl import QwenVlConfig
 from isthmus.connectors.video_qformer import VideoQFormerConfig
 from isthmus.data.prompts import Bounded, ChatTemplate, PromptStyle, QuestionAnswer
-from isthmus.data.sources import Source, SourceConfig, WorldCaptions, WorldChat
+from isthmus.data.sources import LlavaFile, MovingThings, Source, SourceConfig, WorldCaptions, WorldChat
 from isthmus.encoders import AudioEncoder, EncoderConfig, StackedVisionEncoder, VideoEncoder, VisionEncoder
 from isthmus.encoders.audio_towers import heard_s, read_extractor
 from isthmus.llms import CausalLM
@@ -35,6 +36,8 @@ SPEAKER: dict[str, Any] = {
     "eps": 1e-6, "pool_heads": 4,
 }  # fmt: skip
 """Sizes of the bundled speaker, which QLLaMA starts from."""
+CLIPS = ("webvid", "videochat")
+"""Collections of clips, by the names of their files: things that move stand in their place."""
 RAISED = {364: 112, 490: 128, 672: 128}
 """Resolutions that a later stage raises, and those of the eye in their place; every other becomes 96 px."""
 
@@ -160,10 +163,15 @@ def small_prompt(prompt: PromptStyle) -> PromptStyle:
 
 
 def small_source(source: SourceConfig, *, captions: bool) -> SourceConfig:
-    """Scenes with exact truth: described where captions are read, asked about elsewhere; wrappers stay."""
+    """Scenes with exact truth: described where captions are read, asked about elsewhere; wrappers stay.
+
+    Things that move stand in the place of a file of clips.
+    """
     inner = getattr(source, "of", None)
     if inner is not None:
         return replace(source, of=small_source(inner, captions=captions))  # type: ignore[call-arg]
+    if isinstance(source, LlavaFile) and Path(source.path).stem in CLIPS:
+        return MovingThings(split="train", num=1_000)
     if captions or type(source).__name__ == "CaptionFile":
         return WorldCaptions(split="train", num_scenes=4_000)
     return WorldChat(split="train", num_scenes=4_000, questions=2)

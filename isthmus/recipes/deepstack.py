@@ -43,7 +43,8 @@ def l_stage2() -> Stage:
 
     Sources (paper = arXiv:2406.04334, code = MengLcool/DeepStack-VL, elsewhere = neither of them):
         name, start_from: a name of ours; the aligned projector
-        model: as in deepstack/l/stage1, with the prompt of llava15/stage2
+        model: as in deepstack/l/stage1
+        model.prompt: as in llava15/stage2
         train: paper section 4.1: projector and language model, encoder frozen
         objectives, data, epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage2, which
             the paper follows; its own table of numbers is unverified
@@ -59,8 +60,9 @@ def v_stage1() -> Stage:
     Sources (paper = arXiv:2406.04334, code = MengLcool/DeepStack-VL, elsewhere = neither of them):
         name, start_from: a name of ours; fresh MLP weights
         model: as in llava15/stage1
-        model.encoder: paper section 3.2: groups of the crops are added inside the encoder
-        model.encoder.tower: as in deepstack/l/stage1; unverified: that the frozen encoder stacks in this stage already
+        model.encoder: paper section 3.2: groups of the crops are added inside the encoder; unverified: that it does so,
+            frozen, in this stage already
+        model.encoder.tower: as in deepstack/l/stage1 (model.encoder)
         model.encoder.groups: paper section 3.2
         model.encoder.start_block: code: half of the blocks when none is named. Paper table 4 finds 20 of 24 best, on
             Phi-3; before a second-last layer, which 23 blocks make, the last of four groups would then be lost
@@ -78,7 +80,8 @@ def v_stage2() -> Stage:
 
     Sources (paper = arXiv:2406.04334, code = MengLcool/DeepStack-VL, elsewhere = neither of them):
         name, start_from: a name of ours; the aligned projector
-        model: as in deepstack/v/stage1, with the prompt of llava15/stage2
+        model: as in deepstack/v/stage1
+        model.prompt: as in llava15/stage2
         train: paper section 4.1: the encoder too
         objectives, data, epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage2, which
             the paper follows; its own table of numbers is unverified
@@ -105,7 +108,7 @@ def hd_sft() -> Stage:
         train: paper section 4.1: the encoder too
         objectives: next-token prediction on the answers
         data: paper section 4.1: 748k samples; here your file
-        epochs, steps: paper section 4.1: one epoch
+        epochs, steps: unverified: one epoch
         optimizer: as in llava15/stage2
         optimizer.peak_lr: unverified: 2e-5
         optimizer.rates: paper section 4.1: 1e-6 for the encoder

@@ -139,7 +139,8 @@ def stage1_released() -> Stage:
         train, objectives, data, steps, epochs, batch_size, micro_batch_size: as in honeybee/stage1
         optimizer: as in honeybee/stage1
         optimizer.peak_lr: code, 1e-4
-        schedule: as in honeybee/stage1, to 1e-5
+        schedule: as in honeybee/stage1
+        schedule.min_fraction: paper table 11: to 1e-5, a tenth of this rate
         precision, seed, cached_views: as in honeybee/stage1
         log_every, save_every, validate_every, validation: elsewhere: chosen here
     """

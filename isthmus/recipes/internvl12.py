@@ -46,8 +46,9 @@ def sft() -> Stage:
         train: code, all 40B; drop path 0.4 of the encoder is left out here
         objectives: next-token prediction on the answers
         data: code, instruction data in LLaVA's format; here your file
-        epochs, steps: code, one epoch
-        optimizer.peak_lr, optimizer.weight_decay: code, 1e-5, 0.05
+        epochs, steps: unverified: one epoch, as InternVL 1.5
+        optimizer.peak_lr: code, 1e-5
+        optimizer.weight_decay: unverified: 0.05, as InternVL 1.5
         optimizer: elsewhere: the defaults of the Hugging Face trainer that the code runs under (betas, eps, clip 1.0)
         schedule: code, cosine, warm-up 3%
         batch_size: code, 512

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from isthmus.connectors.pixel_shuffle import PixelShuffleConfig
 from isthmus.data.sources import LlavaFile, Source
+from isthmus.data.sources.languages import share_languages
 from isthmus.encoders.tiles import DynamicTiles
 from isthmus.llms import CausalLM
 from isthmus.recipes import internvl12
@@ -18,6 +19,9 @@ DATA = "internvl15-data"
 
 MIX = (("captioning", 0.539), ("ocr_large", 0.320), ("ocr_small", 0.089), ("grounding", 0.052))
 """Tasks of the pre-training data, and their shares."""
+
+SHARES = {"english": 0.5, "chinese": 0.5}
+"""Languages of the instructions, and the share of each, however many sources it has."""
 
 
 def stage1() -> Stage:
@@ -42,8 +46,9 @@ def stage1() -> Stage:
         model.video, model.audio: not used
         train: paper section 3.1: encoder and MLP; drop path 0.2 of the encoder is left out here
         objectives: next-token prediction on the answers
-        data: paper table 1: captioning 53.9%, OCR 32.0% and 8.9%, detection and grounding 5.2%; here your files. The
-            code compresses training images as JPEG at random; that is left out here
+        data: paper table 1: captioning 53.9%, OCR 32.0% and 8.9%, detection and grounding 5.2%; here your files, which
+            hold LLaVA-1.5's response-format prompts (in stage 2 too). The code compresses training images as JPEG at
+            random; that is left out here
         epochs, steps: code, one epoch
         optimizer.peak_lr, optimizer.weight_decay: code, 1e-5, 0.05
         optimizer: elsewhere: the defaults of the Hugging Face trainer that the code runs under (betas, eps, clip 1.0)
@@ -86,8 +91,9 @@ def stage2() -> Stage:
         model: as in internvl15/stage1
         train: paper section 3.1: everything; drop path 0.4 of the encoder is left out here
         objectives: next-token prediction on the answers
-        data: paper table 2: data sets of eleven tasks in two languages, without shares; here your files. A language's
-            share is set by isthmus.data.sources.languages.share_languages. Random JPEG compression is left out here
+        data: paper table 2: data sets of eleven tasks in two languages; here your files. Random JPEG compression is
+            left out here
+        data.0.weight, data.1.weight: unverified: half of each language; the paper gives no shares
         epochs, steps: code, one epoch
         optimizer.peak_lr, optimizer.weight_decay: code, 2e-5, 0.05
         optimizer: as in internvl15/stage1
@@ -104,9 +110,12 @@ def stage2() -> Stage:
         name="internvl15/stage2",
         start_from="internvl15/stage1",
         train=("encoder", "connector", "llm"),
-        data=tuple(
-            Source(of=LlavaFile(path=f"{DATA}/instruct_{name}.json", root=f"{DATA}/instruct-images"))
-            for name in ("english", "chinese")
+        data=share_languages(
+            {
+                name: [Source(of=LlavaFile(path=f"{DATA}/instruct_{name}.json", root=f"{DATA}/instruct-images"))]
+                for name in SHARES
+            },
+            SHARES,
         ),
         optimizer=AdamW(peak_lr=2e-5, weight_decay=0.05),
         schedule=Cosine(warmup_fraction=0.03),

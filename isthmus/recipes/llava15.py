@@ -92,7 +92,7 @@ def stage2() -> Stage:
     Sources (paper = arXiv:2310.03744, code = scripts/v1_5/finetune.sh, elsewhere = neither of them):
         name: a name of ours
         start_from: code, --pretrain_mm_mlp_adapter of the first stage
-        model: as in the first stage
+        model: as in llava15/stage1
         model.encoder.fit: code, --image_aspect_ratio pad
         model.llm: code, --model_name_or_path lmsys/vicuna-7b-v1.5, --model_max_length 2048, --bf16
         model.prompt: code, --version v1: the Vicuna system sentence, USER and ASSISTANT

@@ -48,7 +48,7 @@ def stage2() -> Stage:
         model.arrange: paper section 3.4: merged, features of padding dropped, an end token a row; code, the same
             functions as LLaVA-NeXT
         model.arrange.max_tiles, model.arrange.digits: not used by this paper
-        model.llm.max_tokens: elsewhere: room for 256 + 6 * 256 tokens, 48 row ends, and the text: 4096
+        model.llm.max_tokens: elsewhere: room for 256 + 6 * 256 tokens, up to 96 row ends, and the text: 4096
         train: paper section 3.4: as in llava15/stage2, and the end token
         objectives, data, epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage2
         precision, seed: as in llava15/stage2

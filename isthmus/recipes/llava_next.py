@@ -22,7 +22,7 @@ def stage1() -> Stage:
 
     Sources (code = LLaVA-VL/LLaVA-NeXT, elsewhere = not in it):
         name, start_from: a name of ours; fresh MLP weights
-        model, train, objectives, data: code, the same alignment as LLaVA-1.5 (llava15/stage1)
+        model, train, objectives, data: code, the same alignment, as in llava15/stage1
         epochs, steps, optimizer, schedule, batch_size, micro_batch_size: as in llava15/stage1
         precision, seed: as in llava15/stage1
         log_every, save_every, validate_every, validation, cached_views: elsewhere: chosen here

@@ -31,12 +31,14 @@ def vision_stage1() -> Stage:
 
     Sources (paper = arXiv:2306.02858, code = DAMO-NLP-SG/Video-LLaMA, elsewhere = neither of them):
         name: a name of ours
-        start_from: code, the Q-Former of blip2_pretrained_flant5xxl, frozen; here of the stage with Flan-T5-XL
+        start_from: code, the Q-Former of blip2_pretrained_flant5xxl, frozen; here of the stage with Flan-T5-XL. The
+            projection starts fresh, where the code takes MiniGPT-4's
         model: paper figure 1: a branch for clips before a language model
-        model.encoder: code, n_frms: 8 at 224 px, EVA ViT-g in fp16 as in blip2/stage1; an image is a clip of one frame
+        model.encoder: code, n_frms: 8; an image is a clip of one frame
+        model.encoder.tower: code, EVA ViT-g in fp16 at 224 px: as in blip2/stage1 (model.encoder)
         model.encoder.pool: code, none
         model.connector: code, video_Qformer of 2 layers with cross-attention in each, 32 queries, up to 32 frames
-        model.connector.image: as in blip2/stage2-t5
+        model.connector.image: as in blip2/stage2-t5 (model.connector)
         model.connector.image.start_from: its weights come from start_from
         model.llm: code, Vicuna-7B, frozen, in fp16
         model.llm.name: elsewhere: v1.1, the oldest that is published whole
@@ -95,7 +97,8 @@ def vision_stage2() -> Stage:
         model: as in video-llama/vision/stage1
         model.prompt: code, ###Human: ... ###Assistant:; there ### ends an answer, here the end of text
         train, objectives: as in video-llama/vision/stage1
-        data: code, MiniGPT-4 3K, LLaVA 150K, VideoChat 11K by their sizes; here your files
+        data: code, MiniGPT-4 3K, LLaVA 150K, VideoChat 11K; here your files; unverified: drawn by their sizes
+        data.0.of.frames, data.1.of.frames, data.2.of.frames: code, n_frms: 8, evenly spread
         steps, epochs: code, max_epoch: 3 of iters_per_epoch: 1000
         batch_size: code, batch_size_train: 4 on each of 8 devices
         micro_batch_size: code, 4

@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tiny_ears import save_ear
 from tiny_models import VOCABULARY, byte_tokenizer, save_byte_reader, save_model
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModel
 
 from isthmus.app.conversation import Conversation
-from isthmus.app.terminal import Terminal
+from isthmus.app.terminal import Terminal, attach_file
+from isthmus.branches import Branch
 from isthmus.connectors import (
+    AudioQFormerConfig,
     GatedCrossAttentionConfig,
     InstructQFormerConfig,
     MlpConfig,
@@ -28,9 +31,9 @@ from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
 from isthmus.data.sample import Sample, Turn
 from isthmus.data.sound import FileSound
 from isthmus.data.video import FileVideo
-from isthmus.encoders import VisionEncoder
+from isthmus.encoders import AudioEncoder, VideoEncoder, VisionEncoder
 from isthmus.encoders.tiles.anyres import AnyresTiles
-from isthmus.features import Text
+from isthmus.features import BranchName, Text
 from isthmus.llms import CausalLM, EncoderDecoderLM, Generation
 from isthmus.llms.causal import CausalLanguageModel
 from isthmus.model import Model, VisionLanguageModel
@@ -284,6 +287,44 @@ def test_the_terminal(root: Path) -> None:
     assert "never" not in written
 
 
+def test_the_terminal_stays_after_ctrl_c_at_the_prompt_and_leaves_by_quit(root: Path) -> None:
+    model = build(config(root))
+    waiting = [KeyboardInterrupt(), "what?", "/quit now", "never"]
+    written: list[str] = []
+
+    def read(prompt: str) -> str:
+        line = waiting.pop(0)
+        if isinstance(line, KeyboardInterrupt):
+            raise line
+        return str(line)
+
+    terminal = Terminal(Conversation(model, SHORT), read, written.append)
+    terminal.run()
+    assert written[0] == "\n(/quit leaves)\n"
+    assert [turn.text for turn in terminal.conversation.turns][:1] == ["what?"]
+    assert waiting == ["never"]
+
+
+def test_what_is_too_long_to_read_can_be_dropped(root: Path) -> None:
+    movie = MEDIA / "classroom.mp4"
+    written = run(build(config(root)), "what?", f"/video {movie}", "who?", "/drop", "who?", "/history")
+    lines = written.splitlines()
+    (refused,) = (line for line in lines if "/drop" in line)
+    assert refused.startswith("Sample 'classroom.mp4' needs 130 tokens (128 of them visual) for its first exchange, ")
+    assert refused.endswith(" What is attached stays so until it is asked about; /drop leaves it out.")
+    assert "(nothing goes with the next question)" in lines
+    assert [line for line in lines if line.startswith("you:")] == ["you: what?", "you: who?"]
+    assert lines[-1] == "(attached: 0, tokens: 0)"
+
+
+def test_a_file_of_another_kind_is_named(root: Path) -> None:
+    red, movie = root / "red.png", MEDIA / "classroom.mp4"
+    lines = run(build(config(root)), f"/image {movie}", f"/audio {red}", f"/video {red}").splitlines()
+    assert lines[0].endswith(f"The file is a video: /video {movie} attaches it.")
+    assert lines[1].startswith("'red.png' is given as a sound, and this model has no audio branch")
+    assert all(line.endswith(f"The file is a picture: /image {red} attaches it.") for line in lines[1:])
+
+
 def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> None:
     (tmp_path / "not a picture.png").write_text("words")
     written = run(
@@ -294,6 +335,35 @@ def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> N
     assert lines[1] == "Name the file, as in /image PATH."
     assert lines[2].startswith("No file 'nowhere.png'.")
     assert "not a readable" in lines[3]
+
+
+@pytest.mark.parametrize(("kind", "file"), [("audio", "seven.wav"), ("video", "classroom.mp4")])
+def test_what_a_branch_of_its_own_takes_is_attached_by_its_path_and_kept(
+    kind: BranchName, file: str, root: Path
+) -> None:
+    save_ear("ast", root / "ear")
+    ear = AudioEncoder(name=str(root / "ear"), window_s=0.4, pool="mean")
+    hears = AudioQFormerConfig(num_queries=2, width=16, layers=2, heads=2, ffn_width=24)
+    clips = Branch(encoder=VideoEncoder(tower=tower(root), max_frames=2), connector=MlpConfig())
+    model = build(replace(config(root), audio=Branch(encoder=ear, connector=hears), video=clips))
+    looked: list[int] = []
+    model.branches[kind].encoder.register_forward_hook(lambda module, args, output: looked.append(len(args[0])))
+
+    def said(keep: bool) -> list[str]:
+        waiting = [f"/{kind} {MEDIA / file}", f"what is <{kind}>?", f"/image {root / 'red.png'}", "and now?"]
+        chat = Conversation(model, SHORT, keep=keep)
+        written: list[str] = []
+        Terminal(chat, lambda prompt: waiting.pop(0) if waiting else "/quit", written.append).run()
+        assert [kind for kind, _ in chat.inputs] == [kind, "image"], written
+        return [turn.text for turn in chat.turns]
+
+    kept = said(True)
+    assert len(looked) == 1
+    assert kept == said(False)
+    assert len(looked) > 2
+    chat = Conversation(model, SHORT)
+    attach_file(chat, kind, MEDIA / file)
+    assert model.answer([chat.sample(Turn(role="user", text=kept[0]))], SHORT) == [kept[1]]
 
 
 def test_a_video_is_kept_like_a_picture(root: Path) -> None:

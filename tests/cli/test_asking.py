@@ -77,7 +77,7 @@ def test_a_run_without_that_branch_says_so(tmp_path: Path, tiny: list[str], caps
     assert main(["train", "quickstart", "--out", str(run), *tiny, *SMALL, *few]) == 0
     assert main(["ask", str(run), str(SEVEN), "Which digit is said?"]) == MISTAKE
     said = capsys.readouterr().err
-    assert "'seven.flac' is a sound, and this model has no audio branch" in said
+    assert "'seven.flac' is given as a sound, and this model has no audio branch" in said
     assert "isthmus train sounds" in said
     assert main(["ask", str(run), str(SEVEN), "<image> Which?"]) == MISTAKE
     assert "The question holds <image>, and the files are <audio>" in capsys.readouterr().err

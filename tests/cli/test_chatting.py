@@ -89,6 +89,9 @@ def test_a_chat_with_examples_further_files_a_mosaic_and_finer_tiles(
         (["--max-tiles", "-1"], "min_tiles <= max_tiles"),
         (["--also", str(MOVIE), "--frames", "all"], "chooses no frames"),
         (["--also", "nowhere.mp4"], "No file 'nowhere.mp4'"),
+        (["--frames", "uniform:0"], "chooses no frames"),
+        (["--mosaic", "-2"], "give 1 or more"),
+        (["--temperature", "-1"], "give 0 for greedy answers"),
         (["--examples", str(tmp_path / "no.json")], "No file"),
     ):
         assert chat(*options) == MISTAKE

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import struct
 import wave
 from dataclasses import replace
@@ -11,8 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from isthmus.data.sources import LlavaFile, Source, SplitCaptions, WorldCaptions
+from isthmus.data.frames import UniformFrames
+from isthmus.data.sources import (
+    Interleaved,
+    LlavaFile,
+    Source,
+    SourceConfig,
+    SplitCaptions,
+    TextFile,
+    WorldCaptions,
+)
 from isthmus.encoders import AudioEncoder
+from isthmus.model import VisionLanguageModel
 from isthmus.recipes import RECIPES, instructblip, mm1
 from isthmus.recipes.bundled import on_bundled
 from isthmus.recipes.provenance import leaves
@@ -21,6 +32,7 @@ from isthmus.train.loop import train
 from isthmus.train.stage import AdamW, Stage
 from isthmus.weights import resolve_model
 
+MEDIA = Path(__file__).parent.parent / "data" / "media"
 PAPERS = [name for name in RECIPES if name != "quickstart" and "/tiny" not in name]
 
 NUMBERS: dict[str, dict[str, object]] = {
@@ -52,6 +64,58 @@ NUMBERS: dict[str, dict[str, object]] = {
     "video-llama/audio/stage2": {"model.audio.connector.num_queries": 8, "schedule.warmup_steps": 400},
     "llava-next-interleave/stage3": {"data.0.of": "Interleaved", "model.encoder.tile_several": False},
 }
+
+TRAINED: dict[str, tuple[int, int | None, float, float, float, float | int, tuple[float, ...]]] = {
+    "llava15/stage1": (256, None, 1e-3, 0.0, 0.0, 0.03, (1.0,)),
+    "llava15/stage2": (128, None, 2e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "llava-next/stage2": (128, None, 1e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "deepstack/hd/sft": (128, None, 2e-5, 0.0, 0.0, 0.03, (1.0,)),
+    "internvl12/sft": (512, None, 1e-5, 0.0, 0.05, 0.03, (1.0,)),
+    "internvl15/stage1": (2_048, None, 1e-5, 0.0, 0.05, 100, (0.539, 0.320, 0.089, 0.052)),
+    "internvl15/stage2": (1_024, None, 2e-5, 0.0, 0.05, 0.03, (0.5, 0.5)),
+    "qwen-vl/stage1": (30_720, 50_000, 2e-4, 1e-6, 0.05, 500, (0.773, 0.227)),
+    "qwen-vl/stage2": (4_096, 19_000, 5e-5, 1e-5, 0.05, 400, (19.7, 3.6, 3.5, 8.7, 8.7, 24.8, 7.8)),
+    "qwen-vl/stage3": (128, 8_000, 1e-5, 1e-6, 0.05, 3_000, (1.0,)),
+    "mm1/pretrain": (512, 200_000, 5.834e-5, 5.834e-6, 0.1, 2_000, (0.45, 0.45, 0.10)),
+    "mm1/sft": (256, 10_000, 1e-5, 0.0, 0.0, 0.0, (1.0,)),
+    "honeybee/stage1": (256, 50_000, 3e-4, 1e-5, 0.01, 2_000, (1.0, 1.0)),
+    "honeybee/stage2": (128, 4_000, 2e-5, 1e-6, 1e-4, 150, (*[10.3] * 7, 7.7, 5.1, 5.1, 5.1, 2.6, 2.6)),
+    "honeybee/stage1-released": (256, 50_000, 1e-4, 1e-5, 0.01, 2_000, (1.0, 1.0)),
+    "video-llama/vision/stage1": (256, 12_500, 1e-4, 8e-5, 0.05, 2_500, (100.0, 24.0)),
+    "video-llama/vision/stage2": (32, 3_000, 3e-5, 1e-5, 0.05, 1_000, (3.0, 150.0, 11.0)),
+    "video-llama/audio/stage1": (256, 25_000, 1e-4, 8e-5, 0.05, 5_000, (1.0,)),
+    "video-llama/audio/stage2": (32, 3_000, 3e-5, 1e-5, 0.05, 400, (1.0,)),
+}
+"""Batch, steps (None: one epoch), peak and last rate, decay, warm-up in steps or as a share, weights of the data."""
+
+ALIKE = {
+    "llava15-hd/stage1": "llava15/stage1",
+    "llava15-hd/stage2": "llava15/stage2",
+    "llava-next/stage1": "llava15/stage1",
+    "deco/stage1": "llava15/stage1",
+    "deco/stage2": "llava15/stage2",
+    "deepstack/l/stage1": "llava15/stage1",
+    "deepstack/l/stage2": "llava15/stage2",
+    "deepstack/v/stage1": "llava15/stage1",
+    "deepstack/v/stage2": "llava15/stage2",
+    "honeybee/stage2-released": "honeybee/stage2",
+    "llava-next-interleave/stage1": "llava15/stage1",
+    "llava-next-interleave/stage2": "llava-next/stage2",
+    "llava-next-interleave/stage3": "llava-next/stage2",
+}
+"""Recipes that train with another's numbers."""
+
+
+@pytest.mark.parametrize("name", {**TRAINED, **ALIKE})
+def test_training_of_the_paper_or_its_code(name: str) -> None:
+    batch, steps, peak, last, decay, warmup, weights = TRAINED[ALIKE.get(name, name)]
+    stage = RECIPES[name]()
+    assert (stage.batch_size, stage.steps, stage.epochs) == (batch, steps, 1.0 if steps is None else None)
+    rates = (stage.optimizer.peak_lr, stage.optimizer.peak_lr * stage.schedule.min_fraction)
+    assert (*rates, stage.optimizer.weight_decay) == pytest.approx((peak, last, decay), rel=1e-3)
+    schedule = stage.schedule
+    assert (schedule.warmup_fraction if schedule.warmup_steps is None else schedule.warmup_steps) == warmup
+    assert tuple(source.weight for source in stage.data) == weights
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -150,6 +214,25 @@ def images(folder: Path) -> Source:
     return Source(of=LlavaFile(path=str(folder / "pages.jsonl"), root=str(folder)))
 
 
+def texts(folder: Path) -> Source:
+    """Two texts without an image."""
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": f"Line {one}."}) + "\n" for one in "ab"))
+    return Source(of=TextFile(path=str(folder / "text.jsonl")))
+
+
+def media(folder: Path) -> SourceConfig:
+    """A question about two images, and one about a video."""
+    images(folder)
+    rows = []
+    for about in ({"image": ["0.png", "1.png"]}, {"video": "classroom.mp4"}):
+        marks = "".join(f"<{kind}>\n" * (len(files) if kind == "image" else 1) for kind, files in about.items())
+        said = [{"from": "human", "value": f"{marks}What is it?"}, {"from": "gpt", "value": "Grey."}]
+        rows.append({"id": str(len(rows)), **about, "conversations": said})
+    (folder / "media.json").write_text(json.dumps(rows))
+    shutil.copy(MEDIA / "classroom.mp4", folder)
+    return LlavaFile(path=str(folder / "media.json"), root=str(folder), frames=UniformFrames(num=3))
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_recipe_fits_the_bundled_models(name: str) -> None:
     model = on_bundled(RECIPES[name]()).model
@@ -162,12 +245,48 @@ def test_every_recipe_fits_the_bundled_models(name: str) -> None:
 def small(stage: Stage, root: Path) -> Stage:
     """The stage on bundled models, two steps of two samples."""
     made = on_bundled(stage, steps=2, batch_size=2)
-    data = made.data
+    data = [
+        texts(root) if isinstance(large.of, TextFile) else tiny
+        for large, tiny in zip(stage.data, made.data, strict=True)
+    ]
     if made.model.audio is not None:
-        data = (sounds(root),)
+        data = [sounds(root)]
     elif stage.name == "mm1/pretrain":
-        data = (images(root), *data[1:])
-    return replace(made, data=data, validation=())
+        data[0] = images(root)
+    elif isinstance(mixed := data[0].of, Interleaved):
+        data = [replace(data[0], of=replace(mixed, of=media(root)))]
+    return replace(made, data=tuple(data), validation=())
+
+
+KINDS: dict[str, list[list[str]]] = {
+    "mm1/pretrain": [["image", "image"], ["image"], []],
+    "qwen-vl/stage2": [*[["image"]] * 6, []],
+    "video-llama/vision/stage1": [["video"], ["image"]],
+    "video-llama/vision/stage2": [["image"], ["image"], ["video"]],
+    "video-llama/audio/stage1": [["audio"]],
+    "llava-next-interleave/stage3": [["image", "image"]],
+}
+"""What the first sample of each source of a recipe holds."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_data_that_a_recipe_mixes_is_learned_from_in_one_batch(name: str, tmp_path: Path) -> None:
+    stage = small(RECIPES[name](), tmp_path)
+    sets = [source.of.build() for source in stage.data]
+    samples = [one[0] for one in sets]
+    assert [[kind for kind, _ in sample.inputs] for sample in samples] == KINDS[name]
+    if name == "llava-next-interleave/stage3":
+        samples.append(sets[0][1])
+        assert [kind for kind, _ in samples[-1].inputs] == ["image"] * 3
+    model = VisionLanguageModel(stage.model)
+    seen = model.look(samples)
+    batch = model.config.batch(
+        samples, tokenizer=model.tokenizer, plans=seen.plans, pixels=seen.image.pixels, others=seen.others
+    )
+    assert all(bool((row != -100).any()) for row in batch.labels)
+    loss = model(batch).loss
+    loss.backward()
+    assert bool(loss.isfinite())
 
 
 CARRIED = {
