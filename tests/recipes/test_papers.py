@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import struct
 import wave
 from dataclasses import replace
@@ -11,8 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from isthmus.data.sources import LlavaFile, Source, SplitCaptions, WorldCaptions
-from isthmus.encoders import AudioEncoder
+from isthmus.data.frames import UniformFrames
+from isthmus.data.sources import Interleaved, LlavaFile, RealClips, Source, SplitCaptions, WorldCaptions
+from isthmus.encoders import AudioEncoder, VideoEncoder
 from isthmus.recipes import RECIPES, instructblip, mm1
 from isthmus.recipes.bundled import on_bundled
 from isthmus.recipes.provenance import leaves
@@ -21,6 +23,7 @@ from isthmus.train.loop import train
 from isthmus.train.stage import AdamW, Stage
 from isthmus.weights import resolve_model
 
+CLIP = Path(__file__).parents[1] / "data" / "media" / "classroom.mp4"
 PAPERS = [name for name in RECIPES if name != "quickstart" and "/tiny" not in name]
 
 NUMBERS: dict[str, dict[str, object]] = {
@@ -159,12 +162,26 @@ def test_every_recipe_fits_the_bundled_models(name: str) -> None:
         assert (model.audio.encoder.name, model.audio.encoder.window_s) == ("bundled/ear", pytest.approx(1.0, abs=0.05))
 
 
+def several(folder: Path) -> LlavaFile:
+    """Two images and the frames of a clip in one question."""
+    images(folder)
+    shutil.copy(CLIP, folder)
+    said = [{"from": "human", "value": "Is <image> or <image> in <video>?"}, {"from": "gpt", "value": "Neither."}]
+    row = {"id": "0", "image": ["0.png", "1.png"], "video": CLIP.name, "conversations": said}
+    (folder / "several.json").write_text(json.dumps([row, row]))
+    return LlavaFile(path=str(folder / "several.json"), root=str(folder), frames=UniformFrames(num=2))
+
+
 def small(stage: Stage, root: Path) -> Stage:
-    """The stage on bundled models, two steps of two samples."""
+    """The stage on bundled models, two steps of two samples; clips, sounds and several images where it is for them."""
     made = on_bundled(stage, steps=2, batch_size=2)
     data = made.data
     if made.model.audio is not None:
         data = (sounds(root),)
+    elif isinstance(made.model.encoder, VideoEncoder):
+        data = (replace(data[0], of=RealClips(windows=1)), *data[1:])
+    elif isinstance(data[0].of, Interleaved):
+        data = (replace(data[0], of=replace(data[0].of, of=several(root))),)
     elif stage.name == "mm1/pretrain":
         data = (images(root), *data[1:])
     return replace(made, data=data, validation=())
