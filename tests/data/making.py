@@ -60,11 +60,13 @@ def turn_portrait(path: Path, degrees: int = 90) -> None:
     path.write_bytes(content)
 
 
-def write_sound(path: Path, samples: np.ndarray, rate: int, *, channels: int = 1) -> None:
-    """A WAV file of these samples (-1 to 1), the same in every channel."""
-    with av.open(str(path), "w", format="wav") as container:
+def write_sound(
+    path: Path, samples: np.ndarray, rate: int, *, channels: int = 1, form: str = "wav", codec: str = "pcm_s16le"
+) -> None:
+    """A WAV file, or another, of these samples (-1 to 1), the same in every channel."""
+    with av.open(str(path), "w", format=form) as container:
         layout = "mono" if channels == 1 else "stereo"
-        stream = container.add_stream("pcm_s16le", rate=rate, layout=layout)
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         whole = np.round(samples * 32_767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(np.repeat(whole, channels)[None], format="s16", layout=layout)
         frame.rate = rate
