@@ -31,7 +31,8 @@ def vision_stage1() -> Stage:
 
     Sources (paper = arXiv:2306.02858, code = DAMO-NLP-SG/Video-LLaMA, elsewhere = neither of them):
         name: a name of ours
-        start_from: code, the Q-Former of blip2_pretrained_flant5xxl, frozen; here of the stage with Flan-T5-XL
+        start_from: code, the Q-Former of blip2_pretrained_flant5xxl, frozen; here of the stage with Flan-T5-XL;
+            llama_proj begins as MiniGPT-4's there, and anew here
         model: paper figure 1: a branch for clips before a language model
         model.encoder: code, n_frms: 8 at 224 px, EVA ViT-g in fp16 as in blip2/stage1; an image is a clip of one frame
         model.encoder.pool: code, none
