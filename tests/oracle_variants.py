@@ -315,9 +315,79 @@ def gated(folder: Path) -> None:
     write(folder, "open_flamingo_gated_xattn_all", said, tensors)
 
 
+def official(name: str) -> str:
+    """Video-LLaMA's name of a weight of `Blip2QFormerModel`."""
+    if name.startswith("layernorm."):
+        return f"bert.embeddings.LayerNorm.{name.removeprefix('layernorm.')}"
+    return "bert." + name.replace("attention.attention.", "attention.self.")
+
+
+def video_llama(folder: Path) -> None:
+    """More layers, fewer frames and windows than positions; BLIP-2's Q-Former of `transformers` in all three places."""
+    said = {"hidden": 12, "heads": 3, "ffn": 14, "layers": 3, "queries": 2, "vq": 3, "aq": 2, "maxf": 6, "llm": 16}
+    said |= {
+        "image_qformer_cross_attention_freq": 2,
+        "video_qformer_layers": 3,
+        "video_qformer_cross_attention_freq": 1,
+    }
+    stacks, tensors = {}, {}
+    for name, source, every, layers in (("", 10, 2, 3), ("video_", 12, 1, 3), ("audio_", 5, 1, 3)):
+        inner = transformers.Blip2QFormerConfig(
+            hidden_size=12, num_attention_heads=3, intermediate_size=14, num_hidden_layers=layers,
+            encoder_hidden_size=source, cross_attention_frequency=every, use_qformer_text_input=False, **EAGER,
+        )  # fmt: skip
+        stacks[name] = drawn(transformers.Blip2QFormerModel(inner))
+        state = stacks[name].state_dict().items()
+        tensors |= {f"weights/{name}Qformer.{official(key)}": value for key, value in state}
+    asked = {"": torch.randn(1, 2, 12), "video_": torch.randn(1, 3, 12), "audio_": torch.randn(1, 2, 12)}
+    places, windows = torch.randn(6, 12), torch.randn(9, 5)
+    norm, project, heard = drawn(nn.LayerNorm(10)), drawn(nn.Linear(12, 16)), drawn(nn.Linear(12, 16))
+    for leaf in (asked["video_"], places):
+        leaf.requires_grad_()
+    tensors |= {f"weights/{name}query_tokens": value for name, value in asked.items()}
+    tensors |= {"weights/video_frame_position_embedding.weight": places}
+    tensors |= {"weights/audio_position_embedding.weight": windows}
+    for name, module in (("ln_vision", norm), ("llama_proj", project), ("audio_llama_proj", heard)):
+        tensors |= weights(module, f"weights/{name}.")
+    x, sound = torch.randn(2, 4, 5, 10), torch.randn(2, 3, 5)
+
+    def look(name: str, seen: Tensor) -> Tensor:
+        made: Tensor = stacks[name](asked[name].expand(len(seen), -1, -1), encoder_hidden_states=seen).last_hidden_state
+        return made
+
+    frames = look("", norm(x.flatten(0, 1)))
+    placed = (frames.unflatten(0, (2, 4)) + places[:4, None]).flatten(1, 2)
+    answer = look("video_", placed)
+    tokens = project(answer)
+    outputs = {"frame_query_output": frames, "frame_hidden_state": placed, "video_query_output": answer}
+    outputs |= {"video_tokens": tokens, "video_attention_mask": torch.ones(2, 3, dtype=torch.long)}
+    outputs |= {"audio_tokens": heard(look("audio_", sound + windows[:3]))}
+    outputs |= {"audio_attention_mask": torch.ones(2, 2, dtype=torch.long)}
+    tokens.square().mean().backward()
+    tensors |= {"grads/llama_proj.weight": project.weight.grad, "grads/video_query_tokens": asked["video_"].grad}
+    tensors |= {"grads/video_frame_position_embedding.weight": places.grad}
+    sizes = {"vocab_size": 20, "max_position_embeddings": 32, "hidden_size": 16, "intermediate_size": 12}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "pad_token_id": 0}
+    sizes |= {"bos_token_id": 1, "eos_token_id": 2, "tie_word_embeddings": False}
+    llama = drawn(transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, **EAGER)))
+    ids = torch.tensor([[1, 4, 19, 19, 19, 7, 8, 2], [1, 19, 19, 19, 9, 2, 0, 0]])
+    mask, marks = (ids != 0).long(), ids == 19
+    labels = ids.masked_fill(~mask.bool() | marks | (ids == 1), -100)
+    embedded = llama.get_input_embeddings()(ids.masked_fill(marks, 0)).masked_scatter(marks[..., None], tokens)
+    written = llama(inputs_embeds=embedded, attention_mask=mask, labels=labels)
+    outputs |= {"inputs_embeds": embedded, "logits": written.logits, "loss": written.loss}
+    given = {"frame_features": x, "audio_features": sound, "input_ids": ids, "attention_mask": mask, "labels": labels}
+    tensors |= weights(llama, "weights/llama_model.") | {f"inputs/{key}": value for key, value in given.items()}
+    tensors |= {f"outputs/{key}": value for key, value in outputs.items()}
+    write(folder, "video_llama_deeper", said | {"llama": sizes, "image_placeholder_id": 19}, tensors)
+
+
 def make_folder(folder: Path) -> list[str]:
     """Writes every variant; returns their names."""
     torch.manual_seed(77)
-    for make in (projectors, honeybee, mobile, packer, perceivers, queries, natives, gated, write_deepstack):
+    makers = (
+        projectors, honeybee, mobile, packer, perceivers, queries, natives, gated, write_deepstack, video_llama,
+    )  # fmt: skip
+    for make in makers:
         make(folder)
     return sorted(path.stem for path in folder.glob("*.json"))

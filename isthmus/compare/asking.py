@@ -50,8 +50,13 @@ class Asking(ABC, Generic[Way, Made]):
     def model(self) -> VisionLanguageModel:
         """The trained model, with its encoder where that was trained; loaded when first asked."""
         if self._model is None:
-            self._model = self.run.load_model(with_encoder=self.cached is None)
+            self._model = self.run.load_model(with_encoder=self.with_encoders)
         return self._model
+
+    @property
+    def with_encoders(self) -> bool:
+        """Whether the model is loaded with its encoders: it trained one, or has those of clips or sounds."""
+        return self.cached is None or bool(self.run.model_config.branches)
 
     @property
     def encoder(self) -> CachedEncoder | OwnEncoder:
@@ -108,7 +113,7 @@ class Asking(ABC, Generic[Way, Made]):
         if not path.is_file():
             if not weights.is_file() or not self.asked.watch_items:
                 return None
-            load_trained(self.model, load_safetensors(weights), source=str(weights), with_encoder=self.cached is None)
+            load_trained(self.model, load_safetensors(weights), source=str(weights), with_encoder=self.with_encoders)
             write_answers(self.watch(), path)
             self._model = None
         return accuracy(read_answers(path))

@@ -3,7 +3,8 @@
 from isthmus.compare.results import ArmCost
 from isthmus.compare.study import JUDGED
 from isthmus.connectors.reading import Passes
-from isthmus.measure import AlignmentCost, alignment_cost, cost
+from isthmus.data.sample import Sample
+from isthmus.measure import ONE_IMAGE, AlignmentCost, Inputs, alignment_cost, cost
 from isthmus.train.stage import Stage
 
 QUESTION_TOKENS = 24
@@ -13,8 +14,11 @@ CAPTION_TOKENS = 40
 """Text tokens of a caption, where there is no language model: about what the longest of a batch has."""
 
 
-def arm_cost(stage: Stage) -> ArmCost:
-    """The cost of one picture and a short question under a stage's model; of a picture and its caption without one."""
+def arm_cost(stage: Stage, inputs: Inputs = ONE_IMAGE) -> ArmCost:
+    """The cost of these inputs and a short question under a stage's model; of a picture and its caption without one.
+
+    Encoders and connectors are those that the inputs go through.
+    """
     if stage.model.llm is None:
         bill = _alignment(stage, stage.passes, stage.batch_size)
         return ArmCost(
@@ -24,16 +28,24 @@ def arm_cost(stage: Stage) -> ArmCost:
             connector_flops=bill.connector.flops,
             encoder_flops=bill.encoder.flops,
         )
-    known = cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=QUESTION_TOKENS)
+    known = cost(stage.model, train=stage.train, image=picture_size(stage), text_tokens=QUESTION_TOKENS, inputs=inputs)
+    branches = [branch for branch in known.branches if branch.views]
     return ArmCost(
-        connector_parameters=known.connector.parameters,
+        connector_parameters=known.connector.parameters * bool(known.views)
+        + sum(branch.connector.parameters for branch in branches),
         trained_parameters=known.learned,
         visual_tokens=known.visual_tokens,
-        connector_flops=known.connector.flops,
-        encoder_flops=known.encoder.flops,
+        connector_flops=known.connector.flops + sum(branch.views * branch.connector.flops for branch in branches),
+        encoder_flops=known.encoder.flops + sum(branch.views * branch.encoder.flops for branch in branches),
         prefill_flops=known.llm.flops,
         kv_bytes=known.kv_bytes,
     )
+
+
+def inputs_of_item(item: Sample) -> Inputs:
+    """What stands in the prompt of a question. Raises ValueError when a video cannot be read."""
+    frames = tuple(len(video.load().frames) for video in item.videos)
+    return Inputs(images=len(item.images), frames=frames, sounds=len(item.sounds))
 
 
 def training_work(stage: Stage) -> float:

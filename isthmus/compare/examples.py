@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageDraw
 
 from isthmus.compare.asking import items_of
 from isthmus.compare.breakdown import Breakdown, break_down
@@ -15,10 +16,12 @@ from isthmus.compare.results import Results
 from isthmus.compare.study import TASKS, TEXT_ONLY, Study
 from isthmus.data.boxes import draw_boxes, parse_boxes
 from isthmus.data.sample import Sample
+from isthmus.data.video import mosaic
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
 from isthmus.evaluate.levels import question_of
 from isthmus.evaluate.record import Answer, read_answers
 from isthmus.evaluate.task import Task
+from isthmus.features import Clip, Sound
 
 PER_TASK = 2
 OWN = "its own"
@@ -71,7 +74,7 @@ def pick_examples(results: Results, jobs: Sequence[Job], study: Study) -> list[E
         chosen = sorted(items, key=lambda item: not _disagree(item, answers, order))
         shown: set[str] = set()
         for item in chosen:
-            key = item.images[0].key if item.images else item.id
+            key = item.inputs[0].ref.key if item.inputs else item.id
             if key not in shown and len(shown) < PER_TASK:
                 shown.add(key)
                 with contextlib.suppress(ValueError):  # a picture that cannot be read is not shown
@@ -85,12 +88,32 @@ def _disagree(item: Sample, answers: Mapping[str, Mapping[str, Answer]], order: 
 
 
 def _picture(item: Sample, said: Sequence[tuple[str, str, float]]) -> Image.Image:
-    """The item's picture; with the right box and every arm's where boxes are asked for."""
-    picture = item.images[0].load()
+    """The item's first input as a picture; with the right box and every arm's where boxes are asked for."""
+    picture = _seen(item)
     if item.meta.get("metric") != "box":
         return picture
     named = [("truth", str(answer)) for answer in item.meta["answers"]] + [(arm, text) for arm, text, _ in said]
     return draw_boxes(picture, [replace(box, name=name) for name, text in named for box in parse_boxes(text)[:1]])
+
+
+def _seen(item: Sample) -> Image.Image:
+    """An image, the frames of a clip side by side, or the loudness of a sound in time."""
+    if not item.inputs:
+        raise ValueError(f"{item.id!r} has no picture to show.")
+    loaded = item.inputs[0].ref.load()
+    if isinstance(loaded, Clip):
+        return mosaic(loaded.frames, columns=min(4, len(loaded.frames)))
+    return _drawn(loaded) if isinstance(loaded, Sound) else loaded
+
+
+def _drawn(sound: Sound, width: int = 192, height: int = 64) -> Image.Image:
+    """The largest sample of each of `width` stretches, above and below the middle."""
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    for place, part in enumerate(np.array_split(np.abs(sound.samples), width)):
+        tall = round(height / 2 * min(1.0, float(part.max(initial=0.0))))
+        pen.line((place, height // 2 - tall, place, height // 2 + tall), fill="black")
+    return picture
 
 
 def _example(item: Sample, task: str, answers: Mapping[str, Mapping[str, Answer]], order: Sequence[str]) -> Example:

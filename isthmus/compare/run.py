@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from isthmus import __version__
+from isthmus.compare.asking import items_of
 from isthmus.compare.breakdown import breakdowns_to_json
-from isthmus.compare.costs import CAPTION_TOKENS, TRAINING_TEXT_TOKENS, arm_cost, training_work
+from isthmus.compare.costs import CAPTION_TOKENS, TRAINING_TEXT_TOKENS, arm_cost, inputs_of_item, training_work
 from isthmus.compare.examples import broken_down, pick_examples
 from isthmus.compare.jobs import DONE, Job, features_jobs
 from isthmus.compare.judge import judge
@@ -93,7 +94,9 @@ def num_cores() -> int:
 
 
 def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Results:
-    """The board's results with the costs of every arm and the levels of every task."""
+    """The board's results with the costs of every arm, over the first item's inputs, and the levels of every task."""
+    task = study.headline[0]
+    asked = inputs_of_item(items_of(task, study.items_of(task))[0])
     return Results(
         name=study.name,
         headline=study.headline,
@@ -101,7 +104,7 @@ def collect(study: Study, plan: StudyPlan, board: Board, command: str) -> Result
         arms=tuple(arm.name for arm in study.every_arm()),
         blind_arm=TEXT_ONLY if study.text_only is not None else None,
         tasks=_tasks(study, plan.first, plan.failures(board)),
-        costs={arm: arm_cost(stage) for arm, stage in plan.stages.items()},
+        costs={arm: arm_cost(stage, asked) for arm, stage in plan.stages.items()},
         jobs=tuple(board.done.values()),
         factors=study.by_level(),
         judge=study.judge,

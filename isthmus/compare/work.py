@@ -14,7 +14,7 @@ from isthmus.compare.results import JobResult, write_whole
 from isthmus.compare.study import TEXT_ONLY
 from isthmus.data.mixture import Mixture
 from isthmus.data.sample import ImageRef, Sample
-from isthmus.encoders import CachedEncoder, EncoderConfig, FeatureCache
+from isthmus.encoders import CachedEncoder, EncoderConfig, FeatureCache, ImageSource, Untiled
 from isthmus.encoders.cache import default_folder
 from isthmus.evaluate.benchmarks import BENCHMARKS
 from isthmus.evaluate.benchmarks.alignment import ALIGNMENT
@@ -61,7 +61,10 @@ def cached_encoder(config: EncoderConfig) -> CachedEncoder:
 
 
 def encode_share(job: Job, report: Report) -> None:
-    """Encode this job's share of the pictures that its stages and tasks read and that the cache does not hold."""
+    """Encode this job's share of the pictures that its stages and tasks read and that the cache does not hold.
+
+    Also of the clips and sounds that stages with branches for them are trained on.
+    """
     begun = time.process_time()
     number, of = job.share
     encoder = cached_encoder(job.stages[0].model.encoder)
@@ -69,14 +72,17 @@ def encode_share(job: Job, report: Report) -> None:
     assert asked is not None
     report(0.0, "listing pictures")
     pictures = list(_pictures(job.stages, asked.tasks))
-    own = list({image.key: image for image in pictures[number::of]}.values())
-    for start in range(0, len(own), _AT_ONCE):
-        _encode(encoder, own[start : start + _AT_ONCE])
-        report(min(1.0, (start + _AT_ONCE) / max(1, len(own))), f"{start + _AT_ONCE}/{len(own)} pictures")
+    own: list[ImageSource] = list({image.key: image for image in pictures[number::of]}.values())
+    work = [(encoder, own[start : start + _AT_ONCE]) for start in range(0, len(own), _AT_ONCE)]
+    for config, refs in _of_branches(job.stages):
+        kept, mine = cached_encoder(config), refs[number::of]
+        work += [(kept, mine[start : start + _AT_ONCE]) for start in range(0, len(mine), _AT_ONCE)]
+    for place, (kept, some) in enumerate(work):
+        _encode(kept, some)
+        report((place + 1) / len(work), f"{min((place + 1) * _AT_ONCE, len(own))}/{len(own)} pictures")
     spent = time.process_time() - begun
-    job.finish(
-        JobResult(job=job.name, kind="features", prepare_core_seconds=spent, encoder_calls=encoder.encoder_calls)
-    )
+    calls = sum(one.encoder_calls for one in {id(one): one for one, _ in work}.values())
+    job.finish(JobResult(job=job.name, kind="features", prepare_core_seconds=spent, encoder_calls=calls))
 
 
 def find_levels(job: Job, report: Report) -> None:
@@ -97,7 +103,7 @@ def _guessed(task: str, num: int) -> tuple[int, Levels]:
     return len(items), levels(items, BENCHMARKS[task].items("train", REFERENCE))
 
 
-def _encode(encoder: CachedEncoder, images: Sequence[ImageRef]) -> None:
+def _encode(encoder: CachedEncoder, images: Sequence[ImageSource]) -> None:
     """Encode these; a picture that cannot be read is left to the loader, which counts and names it."""
     try:
         encoder.features(images)
@@ -114,6 +120,23 @@ def _pictures(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Iter
             if image.key not in seen:
                 seen.add(image.key)
                 yield image
+
+
+def _of_branches(stages: Sequence[Stage]) -> list[tuple[EncoderConfig, list[ImageSource]]]:
+    """Every frozen encoder of clips or sounds, with what these stages show it, each once."""
+    encoders: dict[str, EncoderConfig] = {}
+    shown: dict[str, dict[str, ImageSource]] = {}
+    for stage in stages:
+        for name, branch in stage.model.branches.items():
+            if stage.learns_in(f"{name}.encoder"):
+                continue
+            known = branch.encoder.fingerprint()
+            encoders[known] = branch.encoder
+            for sample in _samples([stage], ()):
+                for kind, ref in sample.inputs:
+                    if kind == name:
+                        shown.setdefault(known, {}).setdefault(ref.key, Untiled(of=ref))
+    return [(encoders[known], list(refs.values())) for known, refs in shown.items()]
 
 
 def _samples(stages: Sequence[Stage], tasks: Sequence[tuple[str, int]]) -> Iterator[Sample]:

@@ -92,6 +92,8 @@ def collate(
 ) -> Batch:
     """One batch of samples; `plans` are those of all their inputs in order, `views` what each branch sees of them.
 
+    A branch without views is counted by its plans alone, for prompts whose tokens stand elsewhere or are only shown.
+
     `read_text` makes the text of a connector that reads some.
 
     Inputs of dropped turns leave `plans` and the views too.
@@ -114,7 +116,8 @@ def collate(
         kept += own[: one.num_images]
         owner += [row] * one.num_images
         first += len(own)
-    chosen, seen = _choose_views([plans[image] for image in kept], {"image": Views(), **views})
+    planned = {name: Views() for name in ("image", *(plan.branch for plan in plans))}
+    chosen, seen = _choose_views([plans[image] for image in kept], {**planned, **views})
     return Batch(
         **_pad(encoded, writing),
         plans=chosen,
@@ -122,7 +125,7 @@ def collate(
         sample_ids=tuple(sample.id for sample in samples),
         features=seen["image"].features,
         pixels=seen["image"].pixels,
-        others={name: own for name, own in seen.items() if name != "image"},
+        others={name: own for name, own in seen.items() if name != "image" and name in views},
         num_cut=sum(one.cut for one in encoded),
         text=None if read_text is None else read_text(samples, [one.num_exchanges for one in encoded]),
     )

@@ -26,7 +26,7 @@ class FileSound:
     rate: int = 16_000
     start_s: float = 0.0
     end_s: float = MAX_SECONDS
-    """An hour at most is held in memory: `end_s` less `start_s`."""
+    """An hour at most is held in memory: `end_s` less `start_s`. What goes on after the first hour needs a stretch."""
 
     def __post_init__(self) -> None:
         if not 1_000 <= self.rate <= 192_000:
@@ -45,11 +45,12 @@ class FileSound:
         """The samples.
 
         Raises:
-            ValueError: naming the file: it is broken, has no sound, or nothing is heard between start and end.
+            ValueError: naming the file: it is broken, has no sound, goes on after an hour where no end was chosen, or
+                nothing is heard between start and end.
         """
         with opened(self.root, self.path) as (container, name):
             way_out = "A video without sound is read with FileVideo alone."
-            samples = _read(container, checked_stream(container.streams.audio, name, "sound", way_out), self)
+            samples = _read(container, checked_stream(container.streams.audio, name, "sound", way_out), self, name)
         return _checked(samples, self, name)
 
 
@@ -84,7 +85,7 @@ class PackedSound:
         wanted = FileSound(root="", path=self.name, rate=round(self.rate / self.speed))
         with opened_bytes(self._content(), self.name) as container:
             stream = checked_stream(container.streams.audio, self.name, "sound", "Pack sound files.")
-            samples = _read(container, stream, wanted)
+            samples = _read(container, stream, wanted, self.name)
         return Sound(samples=_checked(samples, wanted, self.name).samples, rate=self.rate)
 
     def _content(self) -> bytes:
@@ -99,7 +100,7 @@ def _checked(samples: npt.NDArray[np.float32], wanted: FileSound, name: str) -> 
     return Sound(samples=samples, rate=wanted.rate)
 
 
-def _read(container: Any, stream: Any, wanted: FileSound) -> npt.NDArray[np.float32]:
+def _read(container: Any, stream: Any, wanted: FileSound, name: str) -> npt.NDArray[np.float32]:
     """The mean of the channels over the wanted stretch; what comes before it is decoded and dropped."""
     first, last = round(wanted.start_s * wanted.rate), round(wanted.end_s * wanted.rate)
     resampler = av.AudioResampler(format="fltp", rate=wanted.rate)
@@ -112,6 +113,8 @@ def _read(container: Any, stream: Any, wanted: FileSound) -> npt.NDArray[np.floa
             if begin < end:
                 parts.append(heard[begin:end])
             place += len(heard)
-        if place >= last:
+        if place > last and wanted.end_s == MAX_SECONDS:
+            raise ValueError(f"{name} lasts more than {MAX_SECONDS:.0f} s. Choose a stretch with start_s and end_s.")
+        if place >= last and wanted.end_s != MAX_SECONDS:
             break
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

@@ -7,6 +7,7 @@ length in the header do no harm; then the reader seeks to the keyframe before ea
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -141,17 +142,21 @@ class _Index:
 
     def __init__(self, container: Any, stream: Any, name: str, start_s: float, end_s: float) -> None:
         found: list[tuple[int, bool]] = []
+        self.decoded_at: dict[int, int] = {}  # of a keyframe's stamp
         for packet in container.demux(stream):
             stamp = packet.pts if packet.pts is not None else packet.dts
             if stamp is None or not packet.size:
                 continue
             found.append((stamp, packet.is_keyframe))
+            if packet.is_keyframe:
+                self.decoded_at[stamp] = stamp if packet.dts is None else packet.dts
             if len(found) > MAX_FRAMES:
                 raise ValueError(f"Video {name} has more than {MAX_FRAMES} frames. Cut it into parts.")
         if not found:
             raise ValueError(f"Video {name} has no frames.")
         found = sorted(dict(sorted(found)).items())
         base, first = float(stream.time_base), found[0][0]
+        self.first = first
         self.anchors = [stamp for stamp, key in found if key]
         kept = [(stamp, key) for stamp, key in found if start_s <= (stamp - first) * base <= end_s]
         if not kept:
@@ -180,21 +185,36 @@ def _decoded(
     frame: Any = None
     for stamp in wanted:
         place = bisect_right(index.anchors, stamp) - 1
-        anchor = index.anchors[place] if place >= 0 else index.stamps[0]
+        anchor = index.anchors[place] if place >= 0 else index.first
         if at is None or anchor > at:
-            container.seek(anchor, stream=stream, backward=True, any_frame=False)
-            decoding, frame = container.decode(stream), None
+            decoding, frame = _from(container, stream, anchor, index, name), None
         while frame is None or frame.pts is None or frame.pts < stamp:
             following = next(decoding, None)
             if following is None:
                 break
             frame = following
-        if frame is None:
-            raise ValueError(
-                f"Video {name} has no frame that can be decoded at {stamp * float(stream.time_base):.2f} s."
-            )
+        assert frame is not None
         at = stamp if frame.pts is None else frame.pts
         yield _upright(frame, max_side, _pixel_shape(stream))
+
+
+def _from(container: Any, stream: Any, anchor: int, index: _Index, name: str) -> Iterator[Any]:
+    """Frames from a keyframe's, or from one before it.
+
+    Most containers are sought by when a frame is shown; MPEG streams, and AVI, by when it is decoded, and by the other
+    they come too late. Frames before a file's first keyframe cannot be decoded: then what can be comes first.
+    """
+    start = min(index.first, *index.decoded_at.values(), anchor)
+    for moment in (anchor, index.decoded_at.get(anchor, anchor), start):
+        container.seek(moment, stream=stream, backward=True, any_frame=False)
+        decoding: Iterator[Any] = container.decode(stream)
+        first = next(decoding, None)
+        if first is not None and (first.pts is None or first.pts <= max((anchor, *index.anchors[:1]))):
+            return chain((first,), decoding)
+    raise ValueError(
+        f"Video {name} has no frame that can be decoded at {anchor * float(stream.time_base):.2f} s, or none that can "
+        f"be sought. Write it anew as MP4 or Matroska."
+    )
 
 
 def _pixel_shape(stream: Any) -> float:

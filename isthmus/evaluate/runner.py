@@ -124,8 +124,15 @@ def _long_enough(generation: Generation, items: Sequence[Sample]) -> Generation:
 
 
 def sights_of(model: VisionLanguageModel, items: Sequence[Sample], encoder: SeesImages, control: Control) -> Sights:
-    """What each branch sees with; under "mean-image" the mean of what the items show it, of clips and sounds too."""
+    """What each branch sees with; under "mean-image" the mean of what the items show it, of clips and sounds too.
+
+    Raises:
+        ValueError: items for a branch whose encoder was left out (they would be seen by another, or not at all).
+    """
     sights: Sights = {name: parts.encoder for name, parts in model.branches.items() if parts.encoder is not None}
+    for name in model.branches.keys() - sights.keys():
+        if any(kind == name for item in items for kind, _ in item.inputs):
+            model.branches[name].built_encoder()
     sights["image"] = Sight(encoder=encoder)
     if control != "mean-image":
         return sights

@@ -18,7 +18,7 @@ class Latency:
 
     first_token_ms: float
     encoder_ms: float
-    """Loading the image and encoding it."""
+    """Loading the inputs and encoding them."""
     spread_ms: tuple[float, float]
     repeats: int
     device: str
@@ -56,9 +56,12 @@ def time_to_first_token(model: VisionLanguageModel, sample: Sample, *, repeats: 
 
 @torch.no_grad()
 def _encode(model: VisionLanguageModel, sample: Sample) -> None:
-    pixels, _ = model.prepare([sample])
-    if pixels is not None and model.encoder is not None:
-        model.encoder(pixels.to(next(model.parameters()).device))
+    device = next(model.parameters()).device
+    encoders = {"image": model.encoder, **{name: parts.encoder for name, parts in model.branches.items()}}
+    for name, views in model.look([sample]).views.items():
+        encoder = encoders[name]
+        if views.pixels is not None and encoder is not None:
+            encoder(views.pixels.to(device))
 
 
 def _timer(device: torch.device, run: Callable[[], object]) -> Callable[[], float]:

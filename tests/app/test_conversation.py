@@ -21,13 +21,14 @@ from isthmus.connectors import (
     MlpConfig,
     PerceiverConfig,
     QFormerConfig,
+    VideoQFormerConfig,
 )
 from isthmus.connectors.arrange import DeepStack
 from isthmus.connectors.base import QuestionTurn
 from isthmus.data.frames import UniformFrames
 from isthmus.data.images import FileImage
 from isthmus.data.interleave import few_shot
-from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
+from isthmus.data.prompts import ChatTemplate, Plain, QuestionAnswer, Vicuna
 from isthmus.data.sample import Sample, Turn
 from isthmus.data.sound import FileSound
 from isthmus.data.video import FileVideo
@@ -382,3 +383,33 @@ def test_a_video_is_kept_like_a_picture(root: Path) -> None:
     assert counted.views >= 2 + 2 * 2
     with pytest.raises(ValueError, match="no audio branch"):
         Conversation(model).attach("audio", FileSound(root=str(MEDIA), path="dog.ogg"))
+
+
+def test_branches_for_clips_and_sounds_are_kept_too(root: Path) -> None:
+    save_ear("ast", root / "ear")
+    ear = AudioEncoder(name=str(root / "ear"), window_s=0.2, max_windows=2, window_views=True, pool="mean")
+    clips = Branch(encoder=VideoEncoder(tower=tower(root), max_frames=2), connector=VideoQFormerConfig(image=QUERIES))
+    hears = Branch(encoder=ear, connector=MlpConfig())
+    model = build(replace(config(root), prompt=QuestionAnswer(question="{}="), video=clips, audio=hears))
+    clip = FileVideo(root=str(MEDIA), path="classroom.mp4", frames=UniformFrames(num=2))
+    sound = FileSound(root=str(MEDIA), path="seven.wav")
+    views = dict.fromkeys(("video", "audio"), 0)
+    for name in views:
+        encoder = model.branches[name].built_encoder()  # type: ignore[index]
+
+        def count(module: Any, args: Any, output: Any, name: str = name) -> None:
+            views[name] += len(args[0])
+
+        encoder.register_forward_hook(count)
+
+    def talk(keep: bool) -> list[str]:
+        chat = Conversation(model, SHORT, keep=keep)
+        chat.attach("video", clip)
+        said = [chat.say("a?")]
+        chat.attach("audio", sound)
+        chat.attach("image", picture(root, "red.png"))
+        return [*said, chat.say("<audio> <image>?"), chat.say("b?")]
+
+    kept = talk(True)
+    assert views == {"video": 1, "audio": 2}
+    assert kept == talk(False)

@@ -75,6 +75,13 @@ def test_check_marks_what_is_supervised(tiny: list[str], capsys: pytest.CaptureF
     assert "[[ " in text
 
 
+def test_check_counts_clips_and_sounds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "clips", "--num", "1", "--scan", "1"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("<image x 9>") == 2
+    assert "<image x 1>" in text
+
+
 def test_check_refuses_a_mask_without_tokens(tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "quickstart", *tiny, "--model.llm.max-tokens", "20"]) == MISTAKE
     assert "world" in capsys.readouterr().err

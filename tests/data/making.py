@@ -19,17 +19,23 @@ def write_video(
     size: tuple[int, int] = (32, 16),
     corner: bool = False,
     pixel: int = 1,
+    form: str = "mp4",
+    codec: str = "mpeg4",
+    rate: int = 10,
+    between: int = 0,
 ) -> None:
     """An MPEG-4 file; frame i has grey level `levels[i]` and is shown at `stamps[i]` tenths of a second.
 
-    With `corner` the top left quarter is white. A stored pixel is shown `pixel` times wider than high.
+    With `corner` the top left quarter is white. A stored pixel is shown `pixel` times wider than high. In other
+    containers (`form`) and codings there may be up to `between` frames made of both neighbours, which are stored late.
     """
     wide, high = size
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=10)
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = wide, high, "yuv420p"
-        stream.time_base = stream.codec_context.time_base = Fraction(1, 10)
+        stream.time_base = stream.codec_context.time_base = Fraction(1, rate)
         stream.codec_context.gop_size = every_key
+        stream.codec_context.max_b_frames = between
         stream.codec_context.sample_aspect_ratio = Fraction(pixel)
         stream.bit_rate = 8_000_000
         stream.options = {"qmin": "1", "qmax": "1", "sc_threshold": "1000000000"}
@@ -39,7 +45,7 @@ def write_video(
                 values[: high // 2, : wide // 2] = 255
             frame = av.VideoFrame.from_ndarray(values, format="rgb24")
             frame.pts = number if stamps is None else stamps[number]
-            frame.time_base = Fraction(1, 10)
+            frame.time_base = Fraction(1, rate)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
@@ -54,11 +60,13 @@ def turn_portrait(path: Path, degrees: int = 90) -> None:
     path.write_bytes(content)
 
 
-def write_sound(path: Path, samples: np.ndarray, rate: int, *, channels: int = 1) -> None:
-    """A WAV file of these samples (-1 to 1), the same in every channel."""
-    with av.open(str(path), "w", format="wav") as container:
+def write_sound(
+    path: Path, samples: np.ndarray, rate: int, *, channels: int = 1, form: str = "wav", codec: str = "pcm_s16le"
+) -> None:
+    """A WAV file, or another, of these samples (-1 to 1), the same in every channel."""
+    with av.open(str(path), "w", format=form) as container:
         layout = "mono" if channels == 1 else "stereo"
-        stream = container.add_stream("pcm_s16le", rate=rate, layout=layout)
+        stream = container.add_stream(codec, rate=rate, layout=layout)
         whole = np.round(samples * 32_767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(np.repeat(whole, channels)[None], format="s16", layout=layout)
         frame.rate = rate

@@ -1,5 +1,8 @@
 """Sound files: resampled, mixed to one channel, cut to a stretch; errors name the file."""
 
+import contextlib
+import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +64,65 @@ def test_keys_name_the_samples(folder: Path) -> None:
     one = FileSound(root=str(folder), path="tone.wav")
     assert len({one.key, FileSound(root=str(folder), path="tone.wav", rate=8_000).key}) == 2
     assert one.key == FileSound(root=str(folder), path="tone.wav").key
+
+
+def test_what_goes_on_after_an_hour_is_not_cut_unasked(tmp_path: Path) -> None:
+    write_sound(tmp_path / "long.wav", np.zeros(3_601_000), 1_000)
+    with pytest.raises(ValueError, match=r"long\.wav' lasts more than 3600 s\. Choose a stretch"):
+        FileSound(root=str(tmp_path), path="long.wav", rate=1_000).load()
+    part = FileSound(root=str(tmp_path), path="long.wav", rate=1_000, start_s=3_590.0, end_s=3_601.0).load()
+    assert len(part.samples) == 11_000
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "seconds"),
+    [
+        ("tone.wav", lambda whole: b"", None),
+        ("tone.wav", lambda whole: whole[:40], None),
+        ("tone.wav", lambda whole: whole[:78], None),
+        ("tone.wav", lambda whole: whole[: len(whole) // 2], 0.5),
+        ("tone.flac", lambda whole: whole[: len(whole) // 2], None),
+        ("tone.flac", lambda whole: whole[:8] + bytes(34) + whole[42:], None),
+        ("tone.mp4", lambda whole: whole[: len(whole) // 2], None),
+    ],
+    ids=["empty", "header", "no-samples", "cut-wav", "cut-flac", "damaged-flac", "cut-mp4"],
+)
+def test_a_broken_sound_is_named_or_heard_as_far_as_it_goes(
+    tmp_path: Path, name: str, damage: Callable[[bytes], bytes], seconds: float | None
+) -> None:
+    form, codec = {"wav": ("wav", "pcm_s16le"), "flac": ("flac", "flac"), "mp4": ("mp4", "aac")}[name.split(".")[1]]
+    write_sound(tmp_path / name, tone(1.0, 16_000), 16_000, form=form, codec=codec)
+    sound = FileSound(root=str(tmp_path), path=name)
+    assert len(sound.load().samples) / 16_000 == pytest.approx(1.0, abs=0.15)
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    if seconds is not None:
+        assert len(sound.load().samples) / 16_000 == pytest.approx(seconds, abs=0.1)
+        return
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        sound.load()
+
+
+def test_damage_to_a_sound_never_raises_anything_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    write_sound(tmp_path / "good.flac", tone(1.0, 16_000), 16_000, form="flac", codec="flac")
+    good = np.frombuffer((tmp_path / "good.flac").read_bytes(), dtype=np.uint8)
+    read = 0
+    for _ in range(30):
+        bad = good.copy()
+        bad[rng.integers(0, len(bad), 20)] = rng.integers(0, 255, 20, dtype=np.uint8)
+        (tmp_path / "bad.flac").write_bytes(bad.tobytes())
+        with contextlib.suppress(ValueError):
+            assert np.isfinite(FileSound(root=str(tmp_path), path="bad.flac").load().samples).all()
+            read += 1
+    assert read < 30
+
+
+def test_samples_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, 8_000, 32_000, 4, 32)
+    header = struct.pack("<4sI4s", b"RIFF", 436, b"WAVE") + form + struct.pack("<4sI", b"data", 400)
+    (tmp_path / "nan.wav").write_bytes(header + np.full(100, np.nan, dtype="<f4").tobytes())
+    with pytest.raises(ValueError, match=r"nan\.wav' holds samples that are no finite numbers"):
+        FileSound(root=str(tmp_path), path="nan.wav", rate=8_000).load()
 
 
 def test_files_without_sound_are_named(folder: Path) -> None:

@@ -51,6 +51,37 @@ def test_chosen_frames_are_the_right_ones(folder: Path) -> None:
     assert clip.frames[0].mode == "RGB"
 
 
+@pytest.mark.parametrize(
+    ("name", "form", "codec"),
+    [
+        ("b.mp4", "mp4", "mpeg4"),
+        ("b.mkv", "matroska", "mpeg4"),
+        ("b.avi", "avi", "mpeg4"),
+        ("b.ts", "mpegts", "mpeg2video"),
+        ("b.mpg", "vob", "mpeg2video"),
+    ],
+)
+def test_frames_that_are_stored_late_are_found_in_every_container(
+    folder: Path, name: str, form: str, codec: str
+) -> None:
+    """MPEG streams and AVI are sought by when a frame is decoded, which is before it is shown."""
+    write_video(folder / name, GREYS, form=form, codec=codec, rate=25, between=2)
+    video = FileVideo(root=str(folder), path=name, frames=UniformFrames(num=22))
+    assert near(greys(video), GREYS)
+    assert near([level(video.frame(number)) for number in (3, 10, 21)], [GREYS[number] for number in (3, 10, 21)])
+
+
+def test_a_broadcast_that_was_cut_begins_at_its_first_whole_frame(folder: Path) -> None:
+    write_video(folder / "b.ts", GREYS, form="mpegts", codec="mpeg2video", rate=25, between=2)
+    whole = (folder / "b.ts").read_bytes()
+    packets = len(whole) // 188
+    (folder / "cut.ts").write_bytes(whole[188 * (packets // 3) :])
+    found = greys(FileVideo(root=str(folder), path="cut.ts", frames=UniformFrames(num=5)))
+    assert found == sorted(found)
+    assert found[0] >= GREYS[4]
+    assert near(found[-1:], GREYS[-1:])
+
+
 def test_a_stretch_of_a_video_is_seen_alone(folder: Path) -> None:
     video = FileVideo(root=str(folder), path="greys.mp4", frames=UniformFrames(num=3), start_s=0.95, end_s=1.45)
     assert near(greys(video), [GREYS[place] for place in (10, 12, 14)])

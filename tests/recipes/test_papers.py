@@ -243,7 +243,7 @@ def test_every_recipe_fits_the_bundled_models(name: str) -> None:
 
 
 def small(stage: Stage, root: Path) -> Stage:
-    """The stage on bundled models, two steps of two samples."""
+    """The stage on bundled models, two steps of two samples; clips, sounds and several images where it is for them."""
     made = on_bundled(stage, steps=2, batch_size=2)
     data = [
         texts(root) if isinstance(large.of, TextFile) else tiny
