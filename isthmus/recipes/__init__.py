@@ -61,7 +61,7 @@ RECIPES: "dict[str, Recipe[Stage]]" = {
     "grounding": Recipe(
         "grounding",
         "stage",
-        "Train connector and speaker to find named things and to name what is in a box, in minutes on a CPU.",
+        "Train connector and speaker to find named things and to name what is in a box, in half an hour of a CPU core.",
     ),
     "llava15/stage1": Recipe("llava15", "stage1", "Align: train the MLP alone on 558k captioned images."),
     "llava15/stage2": Recipe("llava15", "stage2", "Instruct: train the MLP and the LLM on 665k conversations."),
@@ -345,6 +345,9 @@ STUDIES: "dict[str, Recipe[Study]]" = {
         "detail",
         "resolution",
         "Digits and shapes by height: the whole picture, anyres, dynamic tiles and DeepStack at 80 visual tokens.",
+    ),
+    "resolution/digits": Recipe(
+        "detail", "digits", "Digits alone by height, with enough of them to learn to read: the arms of resolution."
     ),
     "tiles/whole": Recipe(
         "detail", "whole_view", "Tiles with and without the whole picture, on what lies in several of them."

@@ -21,6 +21,8 @@ from isthmus.train.stage import Stage
 SEEDS = (1, 2, 3, 4, 5)
 SCENES = 1_280
 STEPS = 360
+READING = 600
+"""Steps of 16 pictures each: after 300 the first arms begin to tell digits apart."""
 ASKED = ("shape", "digit")
 """Of the four things and the number in a scene: four questions of shape for one of reading."""
 CROPS = AnyresTiles(grids=((2, 2),))
@@ -97,6 +99,44 @@ def resolution() -> Study:
         items_per_task=400,
         control_items=80,
         watch_items=80,
+    )
+
+
+def digits() -> Study:
+    """Digits alone, by height, with enough of them to learn to read: the arms of `resolution`.
+
+    In `resolution` one question in five is about a digit, and no arm learns to read. Here every picture is asked for
+    its number and for nothing else, and there are three times as many pictures.
+
+    Sources (here = chosen for this study):
+        base: the recipe `quickstart`
+        base.model.connector: DeCo's pooling, arXiv:2405.20985; the counts: here, for equal visual tokens
+        base.data, base.validation, base.batch_size, base.steps, base.precision: here: what reads a digit at all
+        base.save_every, base.validate_every: here
+        arms: as in `resolution`
+        name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
+        tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
+    """
+    base = stage()
+    train, held_out = (
+        SmallThings(split=split, num_scenes=scenes, families=("digit",), questions=1)
+        for split, scenes in (("train", 4_000), ("val", 64))
+    )
+    return replace(
+        resolution(),
+        name="resolution/digits",
+        base=replace(
+            base,
+            data=(Source(of=train),),
+            validation=(Source(of=held_out),),
+            batch_size=16,
+            steps=READING,
+            save_every=READING,
+            validate_every=READING,
+        ),
+        tune_fraction=0.5,
+        tasks=("detail/digit",),
+        headline=("detail/digit",),
     )
 
 

@@ -11,7 +11,7 @@ THINGS = WorldStyle(items=(3, 6), writing=0.0, chart=0.0)
 
 
 def stage() -> Stage:
-    """Train connector and speaker to find named things and to name what is in a box, in minutes on a CPU.
+    """Train connector and speaker to find named things and to name what is in a box, in half an hour of a CPU core.
 
     It starts from a finished `quickstart`, whose connector the speaker already reads. The form of boxes is Qwen-VL's
     (arXiv:2308.12966): corners in [0, 1000), `<ref>` and `<box>`. That the language model learns with the connector is

@@ -1,19 +1,24 @@
 """The studies of detail compare what they say: equal visual tokens, equal FLOPs, one thing changed at a time."""
 
+import json
 from functools import cache
+from pathlib import Path
 
 import pytest
 
 from isthmus.compare.costs import arm_cost, picture_size, training_work
 from isthmus.compare.study import Study
+from isthmus.data.sample import IMAGE_MARK
 from isthmus.data.sources import SmallThings
 from isthmus.measure import cost
 from isthmus.recipes import STUDIES, detail_deepstack
 from isthmus.train.stage import Stage
+from isthmus.weights import BUNDLED
 
 NAMES = [name for name, recipe in STUDIES.items() if recipe.module.startswith("detail")]
 TOKENS = {
     "resolution": {80},
+    "resolution/digits": {80},
     "tiles/whole": {80, 64},
     "deepstack/controls": {36, 180},
     "deepstack/sampling": {36},
@@ -104,6 +109,29 @@ def test_deepstack_arms_differ_in_one_thing() -> None:
     stacks = stages("deepstack/groups").values()
     assert [len(one.model.arrange.added_before()) for one in stacks] == [1, 2, 4, 6]
     assert [one.model.encoder.plan((192, 192)).tiles.size for one in stacks] == [1, 2, 4, 6]
+
+
+def test_eight_groups_take_a_speaker_of_eight_layers(tmp_path: Path) -> None:
+    config = json.loads((BUNDLED / "speaker" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 8}))
+    found = detail_deepstack.eight_groups(str(tmp_path)).stages()
+    for one in found.values():
+        one.model.check()
+    assert [len(one.model.arrange.added_before()) for one in found.values()] == [1, 2, 4, 8]
+    assert [one.model.encoder.plan((192, 192)).tiles.size for one in found.values()] == [1, 2, 4, 8]
+    assert {tokens(one) for one in found.values()} == {36}
+    with pytest.raises(ValueError, match="6 layers"):
+        detail_deepstack.eight_groups("bundled/speaker").stages()["8 groups"].model.check()
+
+
+def test_digits_are_asked_of_the_arms_of_resolution() -> None:
+    read, both = stages("resolution/digits"), stages("resolution")
+    assert {arm: one.model for arm, one in read.items()} == {arm: one.model for arm, one in both.items()}
+    of = read["whole"].data[0].of
+    assert isinstance(of, SmallThings)
+    assert {turn.text for sample in (of.build()[0], of.build()[1]) for turn in sample.turns[:1]} == {
+        f"{IMAGE_MARK}\nWhat number is written?"
+    }
 
 
 def test_the_encoder_learns_in_two_of_four_arms_that_share_their_start() -> None:
