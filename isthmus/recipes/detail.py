@@ -117,18 +117,14 @@ def digits() -> Study:
         name, seeds, tune_rates, tune_seeds, tune_fraction, text_only: here
         tasks, headline, items_per_task, headline_items, control_items, watch_items, margin: here
     """
-    base = stage()
-    train, held_out = (
-        SmallThings(split=split, num_scenes=scenes, families=("digit",), questions=1)
-        for split, scenes in (("train", 4_000), ("val", 64))
-    )
+    read = SmallThings(num_scenes=4_000, families=("digit",), questions=1)
     return replace(
         resolution(),
         name="resolution/digits",
         base=replace(
-            base,
-            data=(Source(of=train),),
-            validation=(Source(of=held_out),),
+            stage(),
+            data=(Source(of=read),),
+            validation=(Source(of=replace(read, split="val", num_scenes=64)),),
             batch_size=16,
             steps=READING,
             save_every=READING,
