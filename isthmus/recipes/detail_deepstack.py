@@ -43,9 +43,9 @@ def controls() -> Study:
     """DeepStack against its dummy residual, channels, and a longer sequence for the same training FLOPs.
 
     The dummy adds the whole image's own tokens again before the same layers; channels join the four groups beside each
-    token before one MLP, which learns beside the connector; the longer sequence holds the whole's and all crops' 180
-    tokens and takes as many fewer steps as its FLOPs of training ask for. Beside it stands the same with all steps,
-    which costs twice the FLOPs.
+    token in one linear layer, which learns beside the connector (an MLP in its place learnt less); the longer sequence
+    holds the whole's and all crops' 180 tokens and takes as many fewer steps as its FLOPs of training ask for. Beside
+    it stands the same with all steps, which costs twice the FLOPs.
 
     Sources (here = chosen for this study):
         base: the recipe `quickstart`
@@ -58,7 +58,7 @@ def controls() -> Study:
     """
     stack = stacked("DeepStack")
     longer = (detail.tiled(detail.CROPS), ("model.arrange", Concatenate()))
-    channels = (detail.tiled(detail.CROPS), ("model.arrange", ChannelStack(stack=STACK)))
+    channels = (detail.tiled(detail.CROPS), ("model.arrange", ChannelStack(stack=STACK, depth=1)))
     base = stage()
     steps = round(
         detail.STEPS * training_work(stack.stage(base)) / training_work(Arm(name="", replace=longer).stage(base))
