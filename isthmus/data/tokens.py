@@ -250,7 +250,8 @@ def _cut(encoded: Encoded, max_tokens: int, name: str) -> Encoded:
     if not supervised or any(encoded.visual[max_tokens:]):
         raise ValueError(
             f"Sample {name!r} needs {len(encoded.ids)} tokens ({sum(encoded.visual)} of them visual) for its first "
-            f"exchange, but max_tokens={max_tokens}. Raise max_tokens, or use fewer visual tokens."
+            f"exchange, but max_tokens={max_tokens}. Raise the language model's max_tokens, or show less: fewer or "
+            f"smaller pictures, fewer tiles (--max-tiles) or frames (--frames uniform:4), or fewer visual tokens each."
         )
     return replace(
         encoded,

@@ -113,8 +113,8 @@ class VideoTower(Encoder):
         most, sight = self.config.max_frames, self.config.tower
         if len(frames) > most:
             raise ValueError(
-                f"A clip of {len(frames)} frames came to VideoEncoder(max_frames={most}). Read fewer frames, as with "
-                f"FileVideo(frames=UniformFrames(num={most})), or raise max_frames."
+                f"A clip of {len(frames)} frames came to VideoEncoder(max_frames={most}). Read fewer frames "
+                f"(FileVideo(frames=UniformFrames(num={most})), --frames uniform:{most}), or raise max_frames."
             )
         normalisation = self.tower.normalisation
         fitted = [fit_image(one, sight.image_size, sight.fit, normalisation) for one in frames]
