@@ -103,7 +103,7 @@ def resolution() -> Study:
 
 
 def digits() -> Study:
-    """Digits alone, by height, with enough of them to learn to read: the arms of `resolution`.
+    """Digits alone by height, with enough of them to learn to read: the arms of resolution.
 
     In `resolution` one question in five is about a digit, and no arm learns to read. Here every picture is asked for
     its number and for nothing else, and there are three times as many pictures.
