@@ -91,10 +91,18 @@ class Pool:
     """`size` workers that all run `work`; a context manager that leaves no process behind.
 
     What workers print goes to the end of the file `log`, or where this process prints.
+
+    Raises:
+        ValueError: the program came from standard input, which no worker could read again.
     """
 
     def __init__(self, size: int, work: Work, log: Path | None = None) -> None:
         assert size >= 1
+        if getattr(sys.modules["__main__"], "__file__", None) == "<stdin>":
+            raise ValueError(
+                "A study's workers are processes that import the program again, and this one came from standard input. "
+                'Put it in a file, with what it starts under `if __name__ == "__main__":`.'
+            )
         self.size = size
         self.work = work
         self.log = log

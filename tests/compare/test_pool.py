@@ -1,6 +1,8 @@
 """Workers: one thread each, exceptions come back as text, the dead are replaced."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from pool_work import behave
@@ -45,3 +47,10 @@ def test_workers_report_fail_die_and_go_on(tmp_path: Path) -> None:
     for process in processes:
         assert process is not None
         assert not Path(f"/proc/{process}").exists()
+
+
+def test_a_program_from_standard_input_is_refused() -> None:
+    code = "from isthmus.compare.pool import Pool\nPool(1, print)\n"
+    ran = subprocess.run([sys.executable, "-"], input=code, text=True, capture_output=True, check=False, timeout=120)
+    assert ran.returncode == 1
+    assert "this one came from standard input. Put it in a file" in ran.stderr
