@@ -139,9 +139,14 @@ class BranchParts(nn.Module):
         return self.encoder
 
     def features(self, views: Views) -> Features:
-        """The features of its views, encoded if they come as pixels."""
+        """The features of its views, encoded if they come as pixels. Raises ValueError when they come as neither."""
         if views.features is not None:
             return views.features
+        if views.pixels is None:
+            raise ValueError(
+                "The batch has videos or sounds but neither their features nor their pixels. Collate it with one of "
+                "them (others=...)."
+            )
         features: Features = self.built_encoder()(views.pixels)
         return features
 
