@@ -55,6 +55,11 @@ class Branch:
             raise ValueError(
                 f"{type(self.arrange).__name__} adds to the layers of the language model, which has to be causal."
             )
+        if _stack_of(self.arrange) is not None:
+            raise ValueError(
+                f"{type(self.arrange).__name__} adds tokens of finer crops, but clips and sounds are not cut: every "
+                f"group would be zeros. Use another arrangement, or sampling='repeat' for the control without crops."
+            )
         if self.connector.instruction is not None or self.connector.enters_layers:
             raise ValueError(
                 f"{type(self.connector).__name__} reads the question or enters the language model's layers, which only "
@@ -77,18 +82,24 @@ def check_tiles(encoder: EncoderConfig, arrange: ArrangementConfig, count_tokens
             f"{type(seeing.tiles).__name__} leaves none on both sides of it: the picture itself would be cut. "
             f"Use Anyres(unpad=False), or AnyresTiles(pad=True)."
         )
-    stack = arrange.stack if isinstance(arrange, ChannelStack) else arrange
-    if isinstance(stack, DeepStack) and stack.sampling != "repeat":
+    stack = _stack_of(arrange)
+    if stack is not None:
         _check_crops(type(arrange).__name__, stack, seeing.tiles)
     side = seeing.image_size
     for size in ((side, side), (2 * side, side)):
         count_tokens(encoder.plan(size))
 
 
+def _stack_of(arrange: ArrangementConfig) -> DeepStack | None:
+    """The groups that an arrangement takes from finer crops, None when it takes none."""
+    stack = arrange.stack if isinstance(arrange, ChannelStack) else arrange
+    return stack if isinstance(stack, DeepStack) and stack.sampling != "repeat" else None
+
+
 def _check_crops(name: str, stack: DeepStack, tiles: TilingConfig) -> None:
-    if isinstance(tiles, OneView):
+    if tiles.most_views == 1:
         raise ValueError(
-            f"{name} adds tokens of finer crops, but the encoder cuts none (tiles=OneView()): every group would be "
+            f"{name} adds tokens of finer crops, but the encoder cuts none (tiles={tiles}): every group would be "
             f"zeros. Use AnyresTiles(grids=((2, 2),), pad=False), or sampling='repeat' for the control without crops."
         )
     if stack.every_view:
@@ -139,9 +150,14 @@ class BranchParts(nn.Module):
         return self.encoder
 
     def features(self, views: Views) -> Features:
-        """The features of its views, encoded if they come as pixels."""
+        """The features of its views, encoded if they come as pixels. Raises ValueError when they come as neither."""
         if views.features is not None:
             return views.features
+        if views.pixels is None:
+            raise ValueError(
+                "The batch has videos or sounds but neither their features nor their pixels. Collate it with one of "
+                "them (others=...)."
+            )
         features: Features = self.built_encoder()(views.pixels)
         return features
 

@@ -333,7 +333,7 @@ class VisionLanguageModel(nn.Module):
                 parts[name] = self.see(self.features(batch), plans, batch.view_text())
             else:
                 branch = self.branches[name]
-                parts[name] = branch.see(branch.features(batch.others[name]), plans)
+                parts[name] = branch.see(branch.features(batch.others.get(name, Views())), plans)
         return join_placed(batch.plans, parts)
 
     def _encoder(self) -> Encoder:

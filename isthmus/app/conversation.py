@@ -123,10 +123,9 @@ class Conversation:
         shown = self._shown(*self.attached)
         plans = [self._see(one).plans[0] for one in shown]
         config = self.model.config
-        unseen = {name: Views() for name in config.branches}  # each input was seen in a batch of its own
-        batch = config.batch(
-            [sample], tokenizer=self.model.tokenizer, plans=plans, others=unseen, for_generation=True
-        ).to(self._device)
+        # Each input was seen in a batch of its own, so that plans alone stand for them here.
+        batch = config.batch([sample], tokenizer=self.model.tokenizer, plans=plans, for_generation=True)
+        batch = batch.to(self._device)
         parts: list[Placed] = []
         names: list[Hashable] = []
         for one, plan in zip(shown, plans, strict=True):

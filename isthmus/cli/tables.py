@@ -83,5 +83,5 @@ def provenance_table(config: object, docstring: str, original: object) -> Table:
         table.add_row(one.path, str(one.value), one.source if one.source != last else "", style=style)
         last = one.source
         doubtful += bool(style)
-    table.caption = f"{doubtful} values could not be verified" if doubtful else None
+    table.caption = f"values not verified: {doubtful}" if doubtful else None
     return table

@@ -15,7 +15,7 @@ Kind = Literal["features", "levels", "before", "tune", "final"]
 
 @dataclass(frozen=True, kw_only=True)
 class ArmCost:
-    """What an arm costs for one picture, from its config alone, except the measured time in `JobResult`.
+    """What an arm costs for the inputs of a question, from its config alone, except the measured time in `JobResult`.
 
     Without a language model: for one picture and its caption, read for every objective.
     """

@@ -77,9 +77,11 @@ def encode_share(job: Job, report: Report) -> None:
     for config, refs in _of_branches(job.stages):
         kept, mine = cached_encoder(config), refs[number::of]
         work += [(kept, mine[start : start + _AT_ONCE]) for start in range(0, len(mine), _AT_ONCE)]
-    for place, (kept, some) in enumerate(work):
+    done, total = 0, sum(len(some) for _, some in work)
+    for kept, some in work:
         _encode(kept, some)
-        report((place + 1) / len(work), f"{min((place + 1) * _AT_ONCE, len(own))}/{len(own)} pictures")
+        done += len(some)
+        report(done / total, f"{done}/{total} inputs")
     spent = time.process_time() - begun
     calls = sum(one.encoder_calls for one in {id(one): one for one, _ in work}.values())
     job.finish(JobResult(job=job.name, kind="features", prepare_core_seconds=spent, encoder_calls=calls))

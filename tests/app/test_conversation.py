@@ -15,7 +15,6 @@ from isthmus.app.conversation import Conversation
 from isthmus.app.terminal import Terminal, attach_file
 from isthmus.branches import Branch
 from isthmus.connectors import (
-    AudioQFormerConfig,
     GatedCrossAttentionConfig,
     InstructQFormerConfig,
     MlpConfig,
@@ -28,13 +27,13 @@ from isthmus.connectors.base import QuestionTurn
 from isthmus.data.frames import UniformFrames
 from isthmus.data.images import FileImage
 from isthmus.data.interleave import few_shot
-from isthmus.data.prompts import ChatTemplate, Plain, QuestionAnswer, Vicuna
+from isthmus.data.prompts import ChatTemplate, Plain, Vicuna
 from isthmus.data.sample import Sample, Turn
 from isthmus.data.sound import FileSound
 from isthmus.data.video import FileVideo
 from isthmus.encoders import AudioEncoder, VideoEncoder, VisionEncoder
 from isthmus.encoders.tiles.anyres import AnyresTiles
-from isthmus.features import BranchName, Text
+from isthmus.features import Text
 from isthmus.llms import CausalLM, EncoderDecoderLM, Generation
 from isthmus.llms.causal import CausalLanguageModel
 from isthmus.model import Model, VisionLanguageModel
@@ -338,33 +337,36 @@ def test_the_terminal_says_mistakes_and_goes_on(root: Path, tmp_path: Path) -> N
     assert "not a readable" in lines[3]
 
 
-@pytest.mark.parametrize(("kind", "file"), [("audio", "seven.wav"), ("video", "classroom.mp4")])
-def test_what_a_branch_of_its_own_takes_is_attached_by_its_path_and_kept(
-    kind: BranchName, file: str, root: Path
-) -> None:
+def test_clips_and_sounds_through_branches_of_their_own_are_kept(root: Path) -> None:
     save_ear("ast", root / "ear")
-    ear = AudioEncoder(name=str(root / "ear"), window_s=0.4, pool="mean")
-    hears = AudioQFormerConfig(num_queries=2, width=16, layers=2, heads=2, ffn_width=24)
-    clips = Branch(encoder=VideoEncoder(tower=tower(root), max_frames=2), connector=MlpConfig())
-    model = build(replace(config(root), audio=Branch(encoder=ear, connector=hears), video=clips))
-    looked: list[int] = []
-    model.branches[kind].encoder.register_forward_hook(lambda module, args, output: looked.append(len(args[0])))
+    ear = AudioEncoder(name=str(root / "ear"), window_s=0.2, max_windows=2, window_views=True, pool="mean")
+    clips = Branch(encoder=VideoEncoder(tower=tower(root), max_frames=2), connector=VideoQFormerConfig(image=QUERIES))
+    model = build(replace(config(root), video=clips, audio=Branch(encoder=ear, connector=MlpConfig())))
+    looked: list[str] = []
+    for name, parts in model.branches.items():
+        parts.built_encoder().register_forward_hook(
+            lambda module, args, output, name=name: looked.extend([name] * len(args[0]))
+        )
 
-    def said(keep: bool) -> list[str]:
-        waiting = [f"/{kind} {MEDIA / file}", f"what is <{kind}>?", f"/image {root / 'red.png'}", "and now?"]
+    def said(keep: bool) -> list[Turn]:
+        waiting = [f"/video {MEDIA / 'classroom.mp4'}", "a?", f"/audio {MEDIA / 'seven.wav'}"]
+        waiting += [f"/image {root / 'red.png'}", "<audio> <image>?", "b?"]
         chat = Conversation(model, SHORT, keep=keep)
-        written: list[str] = []
-        Terminal(chat, lambda prompt: waiting.pop(0) if waiting else "/quit", written.append).run()
-        assert [kind for kind, _ in chat.inputs] == [kind, "image"], written
-        return [turn.text for turn in chat.turns]
+        Terminal(chat, lambda prompt: waiting.pop(0) if waiting else "/quit", lambda text: None).run()
+        assert [kind for kind, _ in chat.inputs] == ["video", "audio", "image"]
+        return chat.turns
 
     kept = said(True)
-    assert len(looked) == 1
+    assert looked == ["video", "audio", "audio"]
     assert kept == said(False)
-    assert len(looked) > 2
+    assert looked.count("video") == 1 + 3
     chat = Conversation(model, SHORT)
-    attach_file(chat, kind, MEDIA / file)
-    assert model.answer([chat.sample(Turn(role="user", text=kept[0]))], SHORT) == [kept[1]]
+    attach_file(chat, "video", MEDIA / "classroom.mp4")
+    first = chat.sample(kept[0])
+    chat.turns, chat.inputs, chat.attached = kept[:2], chat.attached, []
+    attach_file(chat, "audio", MEDIA / "seven.wav")
+    attach_file(chat, "image", root / "red.png")
+    assert model.answer([first, chat.sample(kept[2])], SHORT) == [kept[1].text, kept[3].text]
 
 
 def test_a_video_is_kept_like_a_picture(root: Path) -> None:
@@ -383,33 +385,3 @@ def test_a_video_is_kept_like_a_picture(root: Path) -> None:
     assert counted.views >= 2 + 2 * 2
     with pytest.raises(ValueError, match="no audio branch"):
         Conversation(model).attach("audio", FileSound(root=str(MEDIA), path="dog.ogg"))
-
-
-def test_branches_for_clips_and_sounds_are_kept_too(root: Path) -> None:
-    save_ear("ast", root / "ear")
-    ear = AudioEncoder(name=str(root / "ear"), window_s=0.2, max_windows=2, window_views=True, pool="mean")
-    clips = Branch(encoder=VideoEncoder(tower=tower(root), max_frames=2), connector=VideoQFormerConfig(image=QUERIES))
-    hears = Branch(encoder=ear, connector=MlpConfig())
-    model = build(replace(config(root), prompt=QuestionAnswer(question="{}="), video=clips, audio=hears))
-    clip = FileVideo(root=str(MEDIA), path="classroom.mp4", frames=UniformFrames(num=2))
-    sound = FileSound(root=str(MEDIA), path="seven.wav")
-    views = dict.fromkeys(("video", "audio"), 0)
-    for name in views:
-        encoder = model.branches[name].built_encoder()  # type: ignore[index]
-
-        def count(module: Any, args: Any, output: Any, name: str = name) -> None:
-            views[name] += len(args[0])
-
-        encoder.register_forward_hook(count)
-
-    def talk(keep: bool) -> list[str]:
-        chat = Conversation(model, SHORT, keep=keep)
-        chat.attach("video", clip)
-        said = [chat.say("a?")]
-        chat.attach("audio", sound)
-        chat.attach("image", picture(root, "red.png"))
-        return [*said, chat.say("<audio> <image>?"), chat.say("b?")]
-
-    kept = talk(True)
-    assert views == {"video": 1, "audio": 2}
-    assert kept == talk(False)

@@ -1,6 +1,7 @@
 """Every command from end to end, on tiny random models."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from PIL import Image
 
 from isthmus.cli.main import MISTAKE, main
 from isthmus.cli.stages import TYPES, saved_stage
-from isthmus.cli.tables import gib, short
+from isthmus.cli.tables import gib, provenance_table, short
 from isthmus.config import from_json
 from isthmus.recipes import RECIPES
+from isthmus.recipes.provenance import provenance
 
 SMALL = ["--steps", "2", "--batch-size", "2", "--data.0.of.num-scenes", "8", "--data.0.of.questions", "2"]
 SMALL += ["--validation.0.of.num-scenes", "4", "--data.1.weight", "1e-9", "--data.2.weight", "1e-9"]
@@ -112,6 +114,19 @@ def test_show_gives_values_with_sources_and_marks_what_was_set(capsys: pytest.Ca
     batch = next(line for line in text.splitlines() if " batch_size" in line)
     assert "64" in batch
     assert "set by you" in batch
+
+
+def test_show_marks_and_counts_what_could_not_be_verified(capsys: pytest.CaptureFixture[str]) -> None:
+    stage, docstring = RECIPES["internvl12/sft"](), RECIPES["internvl12/sft"].make.__doc__ or ""
+    table = provenance_table(stage, docstring, stage)
+    doubted = [one.path for one in provenance(stage, docstring) if "unverified" in one.source]
+    paths = list(table.columns[0].cells)
+    assert [path for path, row in zip(paths, table.rows, strict=True) if row.style == "yellow"] == doubted
+    assert {"epochs", "optimizer.weight_decay"} < set(doubted)
+    assert main(["show", "internvl12/sft"]) == 0
+    assert f"values not verified: {len(doubted)}\n" in re.sub(" +\n", "\n", capsys.readouterr().out)
+    assert main(["show", "llava15/stage1"]) == 0
+    assert "not verified" not in capsys.readouterr().out
 
 
 def test_show_json_reads_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -192,6 +192,14 @@ def test_every_arrangement_takes_clips_beside_images(root: Path, arrange: Arrang
     torch.testing.assert_close(model(batch).token_losses, alone, rtol=1e-4, atol=1e-5)
 
 
+def test_a_batch_whose_clips_came_as_plans_alone_is_refused(root: Path) -> None:
+    model = whole_model(medley_stage(root))
+    batch = collated(model, EVERY)
+    assert set(batch.others) == {"video", "audio"}
+    with pytest.raises(ValueError, match="has videos or sounds but neither their features nor their pixels"):
+        model(replace(batch, others={}))
+
+
 def test_branches_are_counted(root: Path) -> None:
     stage = medley_stage(root)
     model = whole_model(stage)
