@@ -25,7 +25,14 @@ def test_every_way_to_tile_is_an_arm(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert llm is not None
     base = replace(base, model=replace(base.model, llm=replace(llm, max_tokens=128)))
     arms = tuple(
-        Arm(name=way, replace=(("model.encoder", replace(encoder, tiles=tiles)), ("model.arrange", arrange)))
+        Arm(
+            name=way,
+            replace=(
+                ("model.encoder", replace(encoder, tiles=tiles)),
+                ("model.arrange", arrange),
+                ("train", ("connector", "arrange") if arrange.parameters(base.model.target()) else ("connector",)),
+            ),
+        )
         for way, (tiles, arrange) in WAYS.items()
     )
     study = Study(
